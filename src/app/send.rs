@@ -150,6 +150,7 @@ fn live(config: &Config, settings: &SendSettings, start: EventTime) -> PlaySetti
         sessions: config.gather.sessions,
         join: config.join.clone(),
         with_actions: false,
+        leave: None,
     }
 }
 

@@ -39,12 +39,17 @@ pub(super) fn lines(quality: &QualityReport) -> Vec<String> {
         number(quality.log_loss)
     ));
     if let Some(truth) = &quality.truth {
-        lines.push(format!(
-            "log loss {} of the {} predictions whose truth is known; that of the truth, the best possible, is {}",
-            number(truth.log_loss),
-            truth.examples,
-            number(truth.log_loss_best),
-        ));
+        lines.push(String::new());
+        let title = format!("the {} predictions whose truth is known", truth.examples);
+        let width = title.len();
+        lines.push(format!("{title}  {:>8}  {:>8}", "log loss", "AUC"));
+        for (name, log_loss, auc) in [
+            ("by the first model, if it had stayed", truth.log_loss_first, truth.auc_first),
+            ("by the models that served", truth.log_loss, truth.auc),
+            ("by the truth, the best possible", truth.log_loss_best, truth.auc_best),
+        ] {
+            lines.push(format!("{name:<width$}  {:>8}  {:>8}", number(log_loss), number(auc)));
+        }
     }
     lines.push(String::new());
     lines.extend(confusion(quality, width));
@@ -100,9 +105,13 @@ mod tests {
             classes: classes.collect(),
             confusion: confusion.clone(),
             truth: Some(TruthReport {
-                examples: 2,
+                examples: 2000,
                 log_loss: Some(0.4),
+                log_loss_first: Some(0.5),
                 log_loss_best: Some(0.25),
+                auc: Some(0.75),
+                auc_first: Some(0.625),
+                auc_best: None,
             }),
         }
     }
@@ -115,7 +124,11 @@ no                  2         1     1.0000    0.5000    0.6667    0.5000
 perhaps             1         2     0.5000    1.0000    0.6667    0.5000
 all classes         3                                        -    0.7500
 accuracy 0.6667, log loss 0.5000
-log loss 0.4000 of the 2 predictions whose truth is known; that of the truth, the best possible, is 0.2500
+
+the 2000 predictions whose truth is known  log loss       AUC
+by the first model, if it had stayed         0.5000    0.6250
+by the models that served                    0.4000    0.7500
+by the truth, the best possible              0.2500         -
 
 true class    as no  as perhaps
 no                1           1

@@ -333,7 +333,7 @@ pub struct TableSettings {
     #[serde(default, deserialize_with = "text::one")]
     pub outcomes_if_acted: String,
     /// Names of columns with the true probability of each label, in the order of `outcomes.labels`, in a made-up table.
-    /// `foretell demo` shows the log loss that no model can beat. Empty: they are unknown.
+    /// `foretell demo` shows the log loss and the AUC that no model can beat. Empty: they are unknown.
     #[serde(default, deserialize_with = "text::many")]
     pub truth: Vec<String>,
 }

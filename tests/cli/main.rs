@@ -7,6 +7,7 @@ mod process;
 
 mod dashboard;
 mod demo;
+mod demo_modes;
 mod doctor;
 mod generate;
 mod help;

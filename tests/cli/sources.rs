@@ -24,11 +24,17 @@ fn start(arguments: &[String]) -> Process {
     Process::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// The demo splits each row by source, and its checks are exact.
+/// The demo splits each row by source, and its checks are exact, whatever is scored.
 #[test]
 fn the_demo_plays_both_topics() {
+    for when in ["complete", "{ answers = 5 }", "every_event", "session_end"] {
+        play_both_topics(&format!("scoring.when={when}"));
+    }
+}
+
+fn play_both_topics(setting: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let demo = ["demo", "--json", "--limit", "300", "--rate", "0"];
+    let demo = ["demo", "--json", "--limit", "300", "--rate", "0", "--set", setting];
     let output = start(&arguments(folder.path(), &demo)).succeed(Duration::from_secs(300));
     let summary: Json = serde_json::from_str(&output).expect("one object, and nothing else");
     let checks = at(&summary, "/checks").as_array().unwrap();

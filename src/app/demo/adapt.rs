@@ -13,6 +13,7 @@ use crate::{
         table::{self, Row},
     },
     config::Config,
+    processors::gather::ScoreWhen,
 };
 use foretell_ml::Seed;
 use foretell_streams::time::EventTime;
@@ -60,6 +61,10 @@ pub(super) fn play_settings(
         sessions: config.gather.sessions,
         join: config.join.clone(),
         with_actions: true,
+        leave: match config.gather.when {
+            ScoreWhen::SessionEnd => Some(config.gather.sessions.gap),
+            ScoreWhen::Complete | ScoreWhen::Answers(_) | ScoreWhen::EveryEvent => None,
+        },
     }
 }
 
@@ -85,6 +90,12 @@ pub(super) fn describe(rows: &[Row], play: &PlaySettings, script: &Script) -> Ve
         ),
         (false, _) => format!("a respondent every {} of event time", shown(pace.gap)),
     };
+    if let Some(gap) = play.leave {
+        lines.push(format!(
+            "respondents leave before the end, so they are scored {} after their last events; outcomes come after that",
+            shown(gap)
+        ));
+    }
     let span = script.end().since(script.start());
     lines.push(format!(
         "{times}; {} in total, outcomes up to {} later",
@@ -170,7 +181,8 @@ pub(super) fn sample<'r>(
         factory.is_scored_alone(&event) && factory.accepts_answers(&row.answers)
     };
     rows.iter().find(is_scored).context(
-        "no row of the table would be scored: [scoring] when needs more answers than a row has; name a boolean field in \
-         [events] completed, or set [scoring] when = { answers = N } or \"every_event\"",
+        "no row of the table would be scored: [scoring] when needs more answers than a row has (name a boolean field in \
+         [events] completed, or set [scoring] when = { answers = N } or \"every_event\"), or is \"session_end\" while the \
+         event schema allows no answer to be missing",
     )
 }

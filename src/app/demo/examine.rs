@@ -57,7 +57,7 @@ pub(super) fn examine(
     config: &Config,
     cluster: &Cluster,
     script: &Script,
-    in_script: &BTreeSet<String>,
+    in_script: &BTreeSet<&str>,
 ) -> anyhow::Result<TopicContents> {
     let scorers = read_scorers(config, cluster)?;
     let models = scorers.iter().map(|scorer| ModelReport {
@@ -114,13 +114,13 @@ fn read_predictions(
     config: &Config,
     cluster: &Cluster,
     scorers: &[Scorer],
-    in_script: &BTreeSet<String>,
+    in_script: &BTreeSet<&str>,
     contents: &mut TopicContents,
 ) -> anyhow::Result<()> {
     let (mut scratch, events) = (Scratch::default(), &config.event_schema);
     cluster.read_values(config, &config.topics.predictions, |prediction: Prediction| {
         let Prediction { prediction_id, model_version, probabilities, answers, .. } = prediction;
-        let is_in_script = in_script.contains(&prediction_id);
+        let is_in_script = in_script.contains(prediction_id.as_str());
         *contents.predictions.entry(prediction_id).or_default() += 1;
         let mut is_reproduced = false;
         if let Some(index) = index_of(&model_version, scorers) {
@@ -148,7 +148,11 @@ fn read_examples(
     scorers: &[Scorer],
     contents: &mut TopicContents,
 ) -> anyhow::Result<BTreeMap<String, LabelledPrediction>> {
-    let mut labelled = BTreeMap::new();
+    let (mut labelled, mut scratch, events) =
+        (BTreeMap::new(), Scratch::default(), &config.event_schema);
+    let first = scorers
+        .first()
+        .map(|scorer| (scorer, convert::columns_by_question(scorer.columns(), events.questions())));
     cluster.read_values(config, &config.topics.labelled_examples, |example: LabelledExample| {
         let is_from_stream = example.origin == ExampleOrigin::Stream;
         contents.joined += usize::from(is_from_stream && !example.correction);
@@ -157,12 +161,16 @@ fn read_examples(
         if let (Some(prediction), Some(label)) =
             (example.prediction, convert::label_of(&example.label, &config.classes))
             && let Some(model) = index_of(&prediction.model_version, scorers)
+            && let Some((first, columns)) = &first
         {
+            let values = convert::values_by_column(columns, events.layout(), &example.answers);
+            let (of_first_model, _) = first.score_columns(values, &mut scratch);
             let by_class = prediction.probabilities.iter().map(|class| class.probability);
             let probabilities = Probabilities::new(by_class.collect());
             let decision = scorers[model].decide(&probabilities);
             // A correction replaces its example.
-            let prediction = LabelledPrediction { model, probabilities, decision, label };
+            let prediction =
+                LabelledPrediction { model, probabilities, of_first_model, decision, label };
             labelled.insert(example.example_id, prediction);
         }
         ControlFlow::Continue(())

@@ -95,6 +95,8 @@ struct Plan {
 struct RunState {
     /// Ids of the expected predictions for events of the script.
     expected: BTreeSet<String>,
+    /// Ids of the expected predictions at the ends of sessions.
+    session_ends: BTreeSet<String>,
     /// Ids of the expected predictions for the events that close the windows.
     advancers: BTreeSet<String>,
     events_sent: usize,
@@ -146,7 +148,7 @@ pub fn run(
     let reader = InstanceReader { config: &config, instance: &instance };
     let runner = Runner::open(&cluster, clock, shutdown, reader, observer)?;
     let state = runner.run(&mut plan, settings.rate)?;
-    let contents = examine::examine(&config, &cluster, &plan.script, &state.expected)?;
+    let contents = examine::examine(&config, &cluster, &plan.script, &state.of_script())?;
     let counters = Counters {
         unlabelled: reader.counter("foretell_unlabelled_total"),
         unseen_categories: reader.counter("foretell_unseen_categories_total"),
@@ -193,9 +195,10 @@ fn prepare(
     }
     let not_scored = adapt::not_scored(&script);
     let respondent_is_optional = script.add_bad_input(sample, BAD_INPUT, &mut factory, &settings);
+    script.end_sessions(sample, config.partitions, &mut factory, &settings);
     let plan = Plan {
         joins: script.joins(script.actions.len(), &settings.join),
-        waits: script.waits(&settings.join),
+        waits: script.waits(&settings),
         waits_for_parts: script.waits_for_parts().map_err(anyhow::Error::msg)?,
         rows: rows.len(),
         sample: sample.answers.clone(),
@@ -207,6 +210,13 @@ fn prepare(
         is_poisoned,
     };
     Ok((adapted, plan))
+}
+
+impl RunState {
+    /// Ids of the expected predictions of the script.
+    fn of_script(&self) -> BTreeSet<&str> {
+        self.expected.iter().chain(&self.session_ends).map(String::as_str).collect()
+    }
 }
 
 impl Plan {

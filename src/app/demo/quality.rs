@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use foretell_ml::{
     Label, Probabilities,
-    training::{ConfusionMatrix, Evaluation, auc_of_class, log_loss},
+    training::{ConfusionMatrix, Evaluation, auc, auc_of_class, log_loss},
 };
 
 /// Quality of the predictions, each as it was published, with the final label of its example. The model that made a prediction
@@ -44,14 +44,20 @@ pub struct ClassReport {
     pub auc: Option<f64>,
 }
 
-/// Log loss of the predictions whose true probabilities are known.
+/// The predictions whose true probabilities are known, between what the first model would have predicted and the truth, which no
+/// model can beat but by chance.
 #[derive(Clone, Debug, Serialize)]
 pub struct TruthReport {
     pub examples: usize,
-    /// That of the predictions.
     pub log_loss: Option<f64>,
-    /// That of the true probabilities, which no model can beat but by chance.
+    /// That of the first model, if it had served all the time.
+    pub log_loss_first: Option<f64>,
+    /// That of the true probabilities.
     pub log_loss_best: Option<f64>,
+    /// As [`QualityReport::auc`].
+    pub auc: Option<f64>,
+    pub auc_first: Option<f64>,
+    pub auc_best: Option<f64>,
 }
 
 /// A prediction with its label.
@@ -59,6 +65,8 @@ pub(super) struct LabelledPrediction {
     /// Index of the model that made it.
     pub(super) model: usize,
     pub(super) probabilities: Probabilities,
+    /// The probabilities of the first model for the same answers.
+    pub(super) of_first_model: Probabilities,
     /// The class that was decided on.
     pub(super) decision: Label,
     pub(super) label: Label,
@@ -107,11 +115,16 @@ fn compare(
         Some((prediction, best))
     });
     let (known, best): (Vec<&LabelledPrediction>, Vec<Probabilities>) = known.unzip();
+    let first: Vec<Probabilities> = known.iter().map(|one| one.of_first_model.clone()).collect();
     let Columns { probabilities, labels, .. } = Columns::of(known.into_iter());
     (!labels.is_empty()).then(|| TruthReport {
         examples: labels.len(),
         log_loss: log_loss(&probabilities, &labels),
+        log_loss_first: log_loss(&first, &labels),
         log_loss_best: log_loss(&best, &labels),
+        auc: auc(&probabilities, &labels),
+        auc_first: auc(&first, &labels),
+        auc_best: auc(&best, &labels),
     })
 }
 
@@ -142,7 +155,8 @@ mod tests {
     fn prediction(probabilities: [f64; 3], decision: u32, label: u32) -> LabelledPrediction {
         let probabilities = Probabilities::new(probabilities.to_vec());
         let (decision, label) = (Label(decision), Label(label));
-        LabelledPrediction { model: 0, probabilities, decision, label }
+        let of_first_model = Probabilities::new(vec![0.25, 0.5, 0.25]);
+        LabelledPrediction { model: 0, probabilities, of_first_model, decision, label }
     }
 
     fn report_of(truth: &[(&str, [f64; 3])]) -> QualityReport {
@@ -176,11 +190,15 @@ mod tests {
     }
 
     #[test]
-    fn the_best_log_loss_is_that_of_the_truth_on_the_same_examples() {
-        let report = report_of(&[("b", [0.5, 0.5, 0.0]), ("z", [1.0, 0.0, 0.0])]);
+    fn the_truth_and_the_first_model_are_evaluated_on_the_same_examples() {
+        let report = report_of(&[("b", [0.0, 1.0, 0.0]), ("z", [1.0, 0.0, 0.0])]);
         let truth = report.truth.unwrap();
-        assert_eq!(truth.examples, 1);
+        assert_eq!((truth.examples, truth.auc), (1, None), "one class has no AUC");
         assert_eq!(truth.log_loss, Some(4.0_f64.ln()));
-        assert_eq!(truth.log_loss_best, Some(2.0_f64.ln()));
+        assert_eq!(truth.log_loss_first, Some(2.0_f64.ln()));
+        assert_eq!(truth.log_loss_best, Some(0.0));
+        // Of a and b, the predictions rank the classes as the truth does, and the first model does not rank.
+        let truth = report_of(&[("a", [0.8, 0.1, 0.1]), ("b", [0.2, 0.7, 0.1])]).truth.unwrap();
+        assert_eq!((truth.auc, truth.auc_first, truth.auc_best), (Some(1.0), Some(0.5), Some(1.0)));
     }
 }

@@ -95,6 +95,7 @@ impl<'a> Runner<'a> {
         let (log, _) = io::follow_predictions(config, cluster, clock, &stop, is_training)?;
         let state = RunState {
             expected: BTreeSet::new(),
+            session_ends: BTreeSet::new(),
             advancers: BTreeSet::new(),
             events_sent: 0,
             late_outcomes: 0,
@@ -140,6 +141,7 @@ impl<'a> Runner<'a> {
         let expected = self.state.expected.len();
         self.wait_for("every event predicted", expected, &|| log.lock().answered)?;
         self.wait_until_processed("all processed")?;
+        self.wait_for_session_ends(plan)?;
         if let Some(joins) = joins {
             self.wait_for("every outcome joined", joins.joined, &|| count(&examples))?;
         }
@@ -162,6 +164,24 @@ impl<'a> Runner<'a> {
         self.state.acted_too_late = late;
         let respondents = lock(&actions).counts();
         self.wait_for("uplift counted", respondents, &|| instance.uplift_respondents())
+    }
+
+    /// Waits for the predictions of the sessions that the script has ended, which are expected as those of its events.
+    fn wait_for_session_ends(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        let script = &plan.script;
+        let ended = script.session_ends.ids_made_by(script.end());
+        let ended: BTreeSet<String> = ended.map(str::to_owned).collect();
+        let log = self.state.log.clone();
+        let received = || {
+            let received = &log.lock().received;
+            let ids = received.iter().map(|one| &one.prediction.prediction_id);
+            ids.filter(|id| ended.contains(*id)).count()
+        };
+        if !ended.is_empty() {
+            self.wait_for("every ended session scored", ended.len(), &received)?;
+        }
+        self.state.session_ends = ended;
+        Ok(())
     }
 
     /// Counts new records of a topic.

@@ -2,7 +2,7 @@
 
 use crate::{
     app::{
-        play::{Action, EventFactory, Script},
+        play::{Action, EventFactory, PlaySettings, Script},
         table::Row,
     },
     events::{outcome::Outcome, questionnaire::QuestionnaireEvent},
@@ -15,17 +15,24 @@ pub(super) fn add(
     sample: &Row,
     times: u32,
     factory: &mut EventFactory,
+    settings: &PlaySettings,
 ) -> bool {
     let (start, end) = (script.start(), script.end());
     let mut respondent_is_optional = true;
     for round in 1..=times {
         let at = start + end.since(start).mul_f64(f64::from(round) / f64::from(times + 1));
-        respondent_is_optional &= add_round(script, sample, at, factory);
+        respondent_is_optional &= add_round(script, sample, at, factory, settings);
     }
     respondent_is_optional
 }
 
-fn add_round(script: &mut Script, sample: &Row, at: EventTime, factory: &mut EventFactory) -> bool {
+fn add_round(
+    script: &mut Script,
+    sample: &Row,
+    at: EventTime,
+    factory: &mut EventFactory,
+    settings: &PlaySettings,
+) -> bool {
     let mut push = |key: String, value: Vec<u8>, class| {
         script.push(at, Action::Bad { key, value, class });
     };
@@ -46,12 +53,12 @@ fn add_round(script: &mut Script, sample: &Row, at: EventTime, factory: &mut Eve
     let respondent = factory.new_respondent("unseen");
     let event = factory.event_of(&respondent, at, sample.answers.clone());
     if let Some(event) = factory.with_unseen_categories(&event) {
-        script.push_event(&event, factory);
+        script.push_event(&settings.left(event, factory), factory);
     }
     let respondent = factory.new_respondent("out-of-range");
     let event = factory.event_of(&respondent, at, sample.answers.clone());
     if let Some(event) = factory.with_large_numbers(&event) {
-        script.push_event(&event, factory);
+        script.push_event(&settings.left(event, factory), factory);
     }
     let unmatched = Outcome {
         respondent_id: factory.new_respondent("unmatched"),

@@ -62,14 +62,17 @@ pub struct JoinedExample<'a> {
 
 /// Counts the joins of `actions`, which are in the order of their arrival. Only scored events get a prediction.
 #[must_use]
-pub fn join(actions: &[ScheduledAction], settings: &JoinSettings) -> Joins {
+pub fn join<'a>(
+    actions: impl IntoIterator<Item = &'a ScheduledAction>,
+    settings: &'a JoinSettings,
+) -> Joins {
     join_examples(actions, settings).1
 }
 
 /// The labelled examples of `actions` as well, in the order of their making; those without an outcome last.
 #[must_use]
 pub fn join_examples<'a>(
-    actions: &'a [ScheduledAction],
+    actions: impl IntoIterator<Item = &'a ScheduledAction>,
     settings: &'a JoinSettings,
 ) -> (Vec<JoinedExample<'a>>, Joins) {
     let (stream_time, joins) = (EventTime::MIN, Joins::default());

@@ -236,17 +236,36 @@ impl EventFactory {
         self.schema.layout().keep(answers, is_kept)
     }
 
-    /// Whether the first event of a respondent is scored.
+    /// Whether a row that is sent as one event is scored.
     #[must_use]
     pub fn is_scored_alone(&self, event: &QuestionnaireEvent) -> bool {
         let answered = self.answered(&event.answers).iter().filter(|is_given| **is_given).count();
-        let is_complete = event.completed || answered == self.questions.len();
-        is_complete
-            || match self.when {
-                ScoreWhen::Complete | ScoreWhen::SessionEnd => false,
-                ScoreWhen::Answers(enough) => answered >= enough,
-                ScoreWhen::EveryEvent => true,
-            }
+        match self.when {
+            ScoreWhen::Complete => self.is_complete(event),
+            ScoreWhen::Answers(enough) => self.is_complete(event) || answered >= enough,
+            ScoreWhen::EveryEvent => true,
+            ScoreWhen::SessionEnd => !self.is_complete(&self.left(event.clone())),
+        }
+    }
+
+    fn is_complete(&self, event: &QuestionnaireEvent) -> bool {
+        event.completed || self.schema.layout().is_complete(&event.answers)
+    }
+
+    /// The event of a respondent who leaves before the questionnaire is complete: without the last answer, if all are given and the
+    /// schema allows one to be missing.
+    #[must_use]
+    pub fn left(&self, event: QuestionnaireEvent) -> QuestionnaireEvent {
+        let event = QuestionnaireEvent { completed: false, ..event };
+        if !self.is_complete(&event) {
+            return event;
+        }
+        let without = |question: usize| {
+            let answers = self.keep(&event.answers, |index| index != question);
+            QuestionnaireEvent { answers, ..event.clone() }
+        };
+        let shorter = (0..self.questions.len()).rev().map(without).find(|one| self.accepts(one));
+        shorter.unwrap_or(event)
     }
 
     /// `event` with unseen categories wherever the schema allows them; `None` if it allows none.

@@ -4,14 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    app::play::{Action, EventFactory, PlaySettings, Script},
+    app::play::{Action, EventFactory, PlaySettings, Script, SessionEnds, session_ends},
     events::questionnaire::{EventSource, QuestionnaireEvent},
-    processors::{
-        gather::{
-            ScoreWhen,
-            session::{Joining, SessionRules, Span},
-        },
-        outcome_join::JoinSettings,
+    processors::gather::{
+        ScoreWhen,
+        session::{Joining, SessionEnd, SessionRules, Span},
     },
 };
 use foretell_streams::time::EventTime;
@@ -25,19 +22,15 @@ struct Session {
     end_id: String,
 }
 
-/// Sets `is_scored` of each event, and returns the ids of the predictions at the ends of sessions. Whether these come depends on
-/// how far stream time advances. The script is sorted by event time.
+/// Sets `is_scored` of each event, and returns the predictions at the ends of sessions. The script is sorted by event time.
 pub(super) fn mark_scored(
     script: &mut Script,
     factory: &EventFactory,
     settings: &PlaySettings,
-) -> BTreeSet<String> {
-    let mut expectation = Expectation {
-        factory,
-        rules: &settings.sessions,
-        open: BTreeMap::new(),
-        ends: BTreeSet::new(),
-    };
+) -> SessionEnds {
+    let rules = &settings.sessions;
+    let ends = SessionEnds::new(rules);
+    let mut expectation = Expectation { factory, rules, open: BTreeMap::new(), ends };
     let mut known: BTreeSet<&str> = BTreeSet::new();
     for scheduled in &mut script.actions {
         if let Action::Event { event, is_scored, prediction_id } = &mut scheduled.action {
@@ -46,11 +39,11 @@ pub(super) fn mark_scored(
             *is_scored = is_new && expectation.gather(event);
         }
     }
-    let Expectation { open, mut ends, .. } = expectation;
-    ends.extend(
-        open.into_values().filter(|session| !session.is_scored).map(|session| session.end_id),
-    );
-    if factory.scores_session_ends { ends } else { BTreeSet::new() }
+    for (respondent, session) in std::mem::take(&mut expectation.open) {
+        expectation.end(respondent, session, SessionEnd::Gap);
+    }
+    expectation.ends.sort();
+    expectation.ends
 }
 
 struct Expectation<'a> {
@@ -58,26 +51,30 @@ struct Expectation<'a> {
     rules: &'a SessionRules,
     /// The open session of each respondent.
     open: BTreeMap<String, Session>,
-    /// Ids of the predictions at the ends of sessions so far.
-    ends: BTreeSet<String>,
+    /// The predictions at the ends of sessions so far.
+    ends: SessionEnds,
 }
 
 impl Expectation<'_> {
     /// Adds an event to the session of its respondent, or begins another one. Returns whether the result is scored.
     fn gather(&mut self, event: &QuestionnaireEvent) -> bool {
-        let Self { factory, rules, open, ends } = self;
+        let Self { factory, rules, .. } = *self;
         let mut span = Span::of_event(event.event_time);
         let mut answered = factory.answered(&event.answers);
         let mut was_scored = false;
-        if let Some(before) = open.remove(&event.respondent_id) {
+        if let Some(before) = self.open.remove(&event.respondent_id) {
+            let is_near = rules.is_near(before.span, event.event_time);
             match rules.joining(span, before.span) {
-                Joining::Together(both) if rules.is_near(before.span, event.event_time) => {
+                Joining::Together(both) if is_near => {
                     span = both;
                     was_scored = before.is_scored;
                     answered.iter_mut().zip(&before.answered).for_each(|(now, then)| *now |= then);
                 }
+                Joining::Ends(end) if is_near => {
+                    self.end(event.respondent_id.clone(), before, end);
+                }
                 Joining::Together(_) | Joining::Ends(_) | Joining::Apart => {
-                    ends.extend((!before.is_scored).then_some(before.end_id));
+                    self.end(event.respondent_id.clone(), before, SessionEnd::Gap);
                 }
             }
         }
@@ -94,13 +91,20 @@ impl Expectation<'_> {
         if is_complete {
             return is_due;
         }
+        let session = Session { span, answered, is_scored, end_id };
         if rules.is_full(span) {
-            ends.extend((!is_scored).then_some(end_id));
+            self.end(event.respondent_id.clone(), session, SessionEnd::EventsMax);
         } else {
-            let session = Session { span, answered, is_scored, end_id };
-            open.insert(event.respondent_id.clone(), session);
+            self.open.insert(event.respondent_id.clone(), session);
         }
         is_due
+    }
+
+    fn end(&mut self, respondent_id: String, session: Session, end: SessionEnd) {
+        if self.factory.scores_session_ends && !session.is_scored {
+            let at = self.rules.end_of(session.span, end);
+            self.ends.add(session.end_id, respondent_id, at);
+        }
     }
 }
 
@@ -157,16 +161,36 @@ pub(super) fn waits_for_parts(script: &Script) -> Result<BTreeSet<usize>, String
     Ok(waits)
 }
 
+/// Whether the outcomes of a session that is scored at its end find its prediction whenever the end comes: they wait for it long
+/// enough, or come after it, or are never near it.
+fn ends_join_in_any_order(script: &Script, play: &PlaySettings) -> bool {
+    let PlaySettings { sessions, pace, join, leave, .. } = play;
+    let open = join.window + join.grace;
+    let late = session_ends::ending(true, sessions) - sessions.gap;
+    let is_in_time = match leave {
+        Some(_) => late < open,
+        None => {
+            let is_never_near = sessions.gap > join.window + pace.outcome_delay_max;
+            is_never_near || (sessions.gap + late) * 2 < open
+        }
+    };
+    script.returning.is_empty() && is_in_time
+}
+
 /// Indexes of actions before which everything sent must be processed, so that the joins do not depend on timing. Events
 /// and outcomes are on two topics, so records sent at the same time are processed in either order. The order matters
 /// only for respondents with several rows: it decides which of their predictions exist when an outcome arrives, and
 /// whether stream time has closed a window by then.
 ///
 /// # Errors
-/// If there are more than [`WAITS_MAX`], or if sessions are scored at their ends, which stream time decides.
-pub(super) fn waits(script: &Script, settings: &JoinSettings) -> Result<BTreeSet<usize>, String> {
-    if !script.session_ends.is_empty() {
-        return Err("sessions are scored at their ends, which come with stream time".to_owned());
+/// If there are more than [`WAITS_MAX`], or if stream time decides what joins with the predictions at the ends of sessions.
+pub(super) fn waits(script: &Script, play: &PlaySettings) -> Result<BTreeSet<usize>, String> {
+    let settings = &play.join;
+    if !script.session_ends.is_empty() && !ends_join_in_any_order(script, play) {
+        return Err(
+            "sessions are scored at their ends, and what joins with these predictions depends on how stream time advances"
+                .to_owned(),
+        );
     }
     let mut waits = BTreeSet::new();
     // Returning respondents with records that may not be processed yet, and the topic of the last one.

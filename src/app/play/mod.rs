@@ -12,12 +12,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
+    time::Duration,
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    app::{play::outcomes::Delays, table::Row},
+    app::{
+        play::outcomes::{Delays, Visit},
+        table::Row,
+    },
     events::{
         outcome::Outcome,
         questionnaire::{AnswerRow, EventSource, QuestionnaireEvent},
@@ -31,6 +35,7 @@ pub use crate::app::play::{
     batch_join::{JoinedExample, Joins, join, join_examples},
     event_factory::EventFactory,
     pace::{Pace, closing},
+    session_ends::SessionEnds,
     sources::PlaySources,
 };
 
@@ -41,6 +46,7 @@ mod expectation;
 pub mod io;
 mod outcomes;
 mod pace;
+mod session_ends;
 mod sources;
 
 /// Settings of a play.
@@ -56,6 +62,16 @@ pub struct PlaySettings {
     pub join: JoinSettings,
     /// Whether it is known when an action is requested, so that outcomes can depend on it.
     pub with_actions: bool,
+    /// Respondents leave without completing their questionnaires, which are scored this long after their last events; none:
+    /// they complete them.
+    pub leave: Option<Duration>,
+}
+
+impl PlaySettings {
+    /// The event of a respondent who leaves, if the respondents do.
+    fn left(&self, event: QuestionnaireEvent, factory: &EventFactory) -> QuestionnaireEvent {
+        if self.leave.is_some() { factory.left(event) } else { event }
+    }
 }
 
 /// One questionnaire in this many is split into two events.
@@ -112,8 +128,10 @@ pub struct Script {
     pub potential: BTreeMap<String, PotentialLabels>,
     /// By prediction id, the true probabilities of the labels, if the table has them.
     pub truth: BTreeMap<String, Vec<f64>>,
-    /// Ids of the predictions that sessions may get at their ends.
-    pub session_ends: BTreeSet<String>,
+    /// The predictions at the ends of sessions.
+    pub session_ends: SessionEnds,
+    /// Before the first action after this time, everything sent must be processed, because it ends the sessions.
+    enders_after: Option<EventTime>,
     /// Whether the events of a respondent are on several topics.
     has_companions: bool,
     /// For each row that is sent, the ids of the predictions that its events and their sessions may get.
@@ -147,6 +165,7 @@ impl Script {
             let respondent = factory.new_respondent("row");
             let mut event = factory.event_of(&respondent, at, row.answers.clone());
             set_metadata(&mut event, row, factory, settings);
+            let event = settings.left(event, factory);
             if !factory.accepts(&event) {
                 script.rejected_rows += 1;
                 continue;
@@ -158,14 +177,15 @@ impl Script {
             if !respondents.insert(event.respondent_id.clone()) {
                 script.returning.insert(event.respondent_id.clone());
             }
+            let scored_at = event.event_time + settings.leave.unwrap_or_default();
+            let visit = Visit { respondent_id: event.respondent_id.clone(), scored_at };
             match &row.outcomes {
-                Some(_) => script.push_outcomes(&event, row, &delays, &mut rng),
-                None => script.push_label(&event, &row.label, &settings.pace, &mut rng),
+                Some(_) => script.push_outcomes(&visit, row, &delays, &mut rng),
+                None => script.push_label(&visit, &row.label, &settings.pace, &mut rng),
             }
-            let (respondent, time) = (event.respondent_id.clone(), event.event_time);
             script.push_questionnaire(event, &row.truth, (factory, &settings.pace), &mut rng);
             if settings.with_actions {
-                script.push_conditional(respondent, time, row, &settings.join);
+                script.push_conditional(&visit, row, &settings.join);
             }
             at = at + settings.pace.gap;
         }
@@ -196,7 +216,7 @@ impl Script {
         factory: &mut EventFactory,
         settings: &PlaySettings,
     ) -> bool {
-        let respondent_is_optional = bad_input::add(self, sample, times, factory);
+        let respondent_is_optional = bad_input::add(self, sample, times, factory, settings);
         self.finish(factory, settings);
         respondent_is_optional
     }
@@ -210,7 +230,7 @@ impl Script {
     ) {
         let indexes: Vec<usize> = (0..self.actions.len()).collect();
         let index_of = |examples: usize| {
-            indexes.partition_point(|at| join(&self.actions[..*at], settings).joined < examples)
+            indexes.partition_point(|at| self.joins(*at, settings).joined < examples)
         };
         let (from, to) = (index_of(examples.start), index_of(examples.end));
         for scheduled in &mut self.actions[from..to] {
@@ -243,17 +263,30 @@ impl Script {
         self.session_ends = expectation::mark_scored(self, factory, settings);
     }
 
+    /// The first `actions`, with the predictions at the ends of sessions that are certainly made by then.
+    fn arrivals(&self, actions: usize, settings: &JoinSettings) -> Vec<&ScheduledAction> {
+        let (first, rest) = self.actions.split_at(actions);
+        let mut arrivals: Vec<&ScheduledAction> = first.iter().collect();
+        if let Some(last) = first.last() {
+            // Later in a partition whose stream time is a little behind.
+            let behind = if rest.is_empty() { Duration::ZERO } else { settings.window / 10 };
+            arrivals.extend(self.session_ends.made_by(last.at - behind));
+            arrivals.sort_by_key(|arrival| arrival.at);
+        }
+        arrivals
+    }
+
     /// Expected joins of the first `actions`, if they are processed in order of event time.
     #[must_use]
     pub fn joins(&self, actions: usize, settings: &JoinSettings) -> Joins {
-        join(&self.actions[..actions], settings)
+        join(self.arrivals(actions, settings), settings)
     }
 
     /// Number of examples that the first `actions` certainly have: those with an outcome, and those that got a label because their
     /// window has closed without one, also in a partition whose stream time is a little behind.
     #[must_use]
     pub fn examples(&self, actions: usize, settings: &JoinSettings) -> usize {
-        let (examples, joins) = join_examples(&self.actions[..actions], settings);
+        let (examples, joins) = join_examples(self.arrivals(actions, settings), settings);
         let Some(last) = self.actions[..actions].last() else { return 0 };
         let closed_before = last.at - (closing(settings) + settings.window / 10);
         let is_closed = |example: &&JoinedExample<'_>| {
@@ -272,25 +305,27 @@ impl Script {
     ///
     /// # Errors
     /// If there are too many of them to wait for.
-    pub fn waits(&self, settings: &JoinSettings) -> Result<BTreeSet<usize>, String> {
+    pub fn waits(&self, settings: &PlaySettings) -> Result<BTreeSet<usize>, String> {
         expectation::waits(self, settings)
     }
 
-    /// Indexes of actions before which everything sent must be processed, so that the parts of an event are gathered in order.
-    /// Empty without companions.
+    /// Indexes of actions before which everything sent must be processed, so that the parts of an event are gathered in order,
+    /// and that sessions end after everything else. Empty without companions and ends of sessions.
     ///
     /// # Errors
     /// If there are too many of them to wait for.
     pub fn waits_for_parts(&self) -> Result<BTreeSet<usize>, String> {
-        expectation::waits_for_parts(self)
+        let mut waits = expectation::waits_for_parts(self)?;
+        let after = self.enders_after;
+        waits.extend(self.actions.iter().position(|one| after.is_some_and(|end| one.at > end)));
+        Ok(waits)
     }
 
     /// Number of rows that are sent but not scored: they never have all answers that scoring needs.
     #[must_use]
     pub fn incomplete_rows(&self) -> usize {
-        let at_ends = self.session_ends.iter().map(String::as_str);
         let scored: BTreeSet<&str> =
-            self.scored_events().map(|(id, ..)| id).chain(at_ends).collect();
+            self.scored_events().map(|(id, ..)| id).chain(self.session_ends.ids()).collect();
         let is_incomplete = |row: &&Vec<String>| !row.iter().any(|id| scored.contains(id.as_str()));
         self.predictions_by_row.iter().filter(is_incomplete).count()
     }

@@ -9,7 +9,7 @@ use crate::{
         play::{Action, Pace, PlaySettings, PotentialLabels, Script, pace},
         table::{Row, TimedOutcome},
     },
-    events::{outcome::Outcome, questionnaire::QuestionnaireEvent},
+    events::outcome::Outcome,
     processors::outcome_join::JoinSettings,
 };
 use foretell_streams::time::EventTime;
@@ -19,27 +19,27 @@ const LOST_ONE_IN: u32 = 50;
 /// One outcome in this many is sent twice.
 const REPEATED_ONE_IN: u32 = 100;
 
+/// What outcomes are about: a respondent, and the event time of the prediction.
+pub(super) struct Visit {
+    pub(super) respondent_id: String,
+    pub(super) scored_at: EventTime,
+}
+
 impl Script {
-    /// The label as the only outcome of an event, after a random time.
-    pub(super) fn push_label(
-        &mut self,
-        event: &QuestionnaireEvent,
-        label: &str,
-        pace: &Pace,
-        rng: &mut StdRng,
-    ) {
+    /// The label as the only outcome of a visit, after a random time.
+    pub(super) fn push_label(&mut self, visit: &Visit, label: &str, pace: &Pace, rng: &mut StdRng) {
         let delay_max = u64::try_from(pace.outcome_delay_max.as_millis()).unwrap_or(u64::MAX);
         let delay = Duration::from_millis(rng.random_range(0..=delay_max));
         if rng.random_ratio(1, LOST_ONE_IN) {
             return;
         }
-        self.push_outcome(event, label, event.event_time + delay, pace.piece_gap, rng);
+        self.push_outcome(visit, label, visit.scored_at + delay, pace.piece_gap, rng);
     }
 
     /// The outcomes of the table that come in any case.
     pub(super) fn push_outcomes(
         &mut self,
-        event: &QuestionnaireEvent,
+        visit: &Visit,
         row: &Row,
         delays: &Delays,
         rng: &mut StdRng,
@@ -47,19 +47,13 @@ impl Script {
         let if_acted = row.outcomes_if_acted.as_ref().filter(|_| delays.with_actions);
         let is_certain = |outcome: &&TimedOutcome| if_acted.is_none_or(|one| one.contains(outcome));
         for outcome in row.outcomes.iter().flatten().filter(is_certain) {
-            let at = event.event_time + outcome.after.mul_f64(delays.scale);
-            self.push_outcome(event, &outcome.label, at, delays.repeated_after, rng);
+            let at = visit.scored_at + outcome.after.mul_f64(delays.scale);
+            self.push_outcome(visit, &outcome.label, at, delays.repeated_after, rng);
         }
     }
 
     /// The outcomes that come with an action only, or without one only. They are at their times in the table, and never repeated.
-    pub(super) fn push_conditional(
-        &mut self,
-        respondent_id: String,
-        predicted: EventTime,
-        row: &Row,
-        join: &JoinSettings,
-    ) {
+    pub(super) fn push_conditional(&mut self, visit: &Visit, row: &Row, join: &JoinSettings) {
         let (Some(without), Some(if_acted)) = (&row.outcomes, &row.outcomes_if_acted) else {
             return;
         };
@@ -73,7 +67,8 @@ impl Script {
         {
             for TimedOutcome { label, after } in outcomes.iter().filter(|one| !others.contains(one))
             {
-                let outcome_time = predicted + *after;
+                let Visit { respondent_id, scored_at: predicted } = visit;
+                let (outcome_time, predicted) = (*predicted + *after, *predicted);
                 let outcome = Outcome {
                     respondent_id: respondent_id.clone(),
                     outcome_time,
@@ -91,14 +86,14 @@ impl Script {
 
     fn push_outcome(
         &mut self,
-        event: &QuestionnaireEvent,
+        visit: &Visit,
         label: &str,
         outcome_time: EventTime,
         repeated_after: Duration,
         rng: &mut StdRng,
     ) {
         let outcome = Outcome {
-            respondent_id: event.respondent_id.clone(),
+            respondent_id: visit.respondent_id.clone(),
             outcome_time,
             label: label.to_owned(),
             outcome_id: None,

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    app::{play::PlaySettings, table::Row},
+    app::{
+        play::{PlaySettings, session_ends},
+        table::Row,
+    },
     config::Config,
     processors::outcome_join::JoinSettings,
 };
@@ -50,7 +53,10 @@ impl Pace {
         let span = times.map_or(gap * count, |(first, last)| last.since(first));
         let outcome_delay_max =
             delay_max_of(rows).unwrap_or_else(|| (join.window / 12).min((span / 10).max(gap)));
-        let end_max = now - closing(join) - MARGIN;
+        // Respondents who leave are scored when their sessions end, and their outcomes come after that.
+        let gather = &config.gather;
+        let ending = session_ends::ending(gather.scores_session_ends(), &gather.sessions);
+        let end_max = now - closing(join) - ending * 2 - MARGIN;
         let latest = |last: EventTime| last + outcome_delay_max + gap;
         let (start, moved_back) = match times {
             Some((first, last)) => {

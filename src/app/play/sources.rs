@@ -234,6 +234,7 @@ mod tests {
             sessions: config.gather.sessions,
             join: config.join.clone(),
             with_actions: false,
+            leave: None,
         };
         let table = config.data.play.clone().unwrap();
         let rows = table::of_configuration(&config, "data.play", &table, &[]).unwrap().rows;

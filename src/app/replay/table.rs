@@ -58,6 +58,7 @@ impl PlayedTable {
             sessions: config.gather.sessions,
             join: config.join.clone(),
             with_actions: false,
+            leave: None,
         };
         let sources = PlaySources::open(config, cluster)?;
         let start = settings.pace.start;
