@@ -53,7 +53,7 @@ pub fn add_to(
     let codec = Arc::new(RespondentQuery::codec());
     let asked = topology.source_timed("queries", queries, codec, |_, _, _| Ok(EventTime::MIN));
     let mut stores = vec![observations.store.id(), outcomes.pending.id()];
-    stores.extend_from_slice(actions.stores());
+    stores.extend(actions.stores());
     topology.process("answer-query", &[asked], &stores, move || AnswerQuery {
         observations: observations.clone(),
         outcomes: outcomes.clone(),

@@ -194,7 +194,7 @@ fn reply(
     actions: KnownActions,
 ) -> [Edge<Reply>; 2] {
     let of_predictions = actions.clone();
-    let stores = actions.stores().to_vec();
+    let stores: Vec<StoreId> = actions.stores().collect();
     let to_predictions =
         topology.process("reply-to-prediction", &[predicted], &stores, move || {
             ReplyToPrediction(of_predictions.clone())

@@ -91,19 +91,17 @@ struct Added {
     timers: Timers,
     parts: ActionParts,
     variables: Arc<Variables>,
-    stores: [StoreId; 3],
     written: Vec<Edge<Encoded<Action>>>,
 }
 
 /// What the stores know about the actions of respondents: nothing without rules.
 #[derive(Clone)]
-pub struct KnownActions(Option<(Timers, [StoreId; 3])>);
+pub struct KnownActions(Option<Timers>);
 
 impl KnownActions {
     /// The stores that a processor reads.
-    #[must_use]
-    pub fn stores(&self) -> &[StoreId] {
-        self.0.as_ref().map_or(&[], |(_, stores)| stores)
+    pub fn stores(&self) -> impl Iterator<Item = StoreId> {
+        self.0.iter().flat_map(Timers::stores)
     }
 
     /// The newest actions about a respondent: those that were due, then those that are pending.
@@ -116,7 +114,7 @@ impl KnownActions {
         ctx: &mut Context<'_, Out>,
     ) -> Result<Vec<RespondentAction>, ProcessError> {
         match &self.0 {
-            Some((timers, _)) => timers.about(respondent, ctx),
+            Some(timers) => timers.about(respondent, ctx),
             None => Ok(Vec::new()),
         }
     }
@@ -142,7 +140,6 @@ impl Actions {
         let by_stream_time = timers("actions-by-stream-time");
         let by_wall_clock = timers("actions-by-wall-clock");
         let acted = topology.window_store("acted", Arc::new(Acted::codec()));
-        let stores = [by_stream_time.id(), by_wall_clock.id(), acted.id()];
         let JoinWindow { window, grace } = parts.join_window;
         // An event that is one period late needs the actions of the period before it.
         let retention = window.max(rules.longest_per().saturating_mul(2)).saturating_add(grace);
@@ -154,14 +151,13 @@ impl Actions {
             codec: Arc::clone(&parts.codec),
             metrics: parts.metrics.clone(),
         };
-        Self(Some(Added { timers, parts, variables, stores, written: Vec::new() }))
+        Self(Some(Added { timers, parts, variables, written: Vec::new() }))
     }
 
     /// The actions about each respondent, for replies.
     #[must_use]
     pub fn known(&self) -> KnownActions {
-        let added = self.0.as_ref();
-        KnownActions(added.map(|added| (added.timers.clone(), added.stores)))
+        KnownActions(self.0.as_ref().map(|added| added.timers.clone()))
     }
 
     /// The store of actions that were due, for the join.
@@ -181,18 +177,20 @@ impl Actions {
         if !self.are_cancelled_on_events() {
             return;
         }
-        let Some(Added { timers, stores, written, .. }) = &mut self.0 else { return };
+        let Some(Added { timers, written, .. }) = &mut self.0 else { return };
         let cancel = CancelOnEvent { timers: timers.clone() };
         let make = move || cancel.clone();
-        written.push(topology.process("cancel-on-event", &[gathered], &*stores, make));
+        let stores = timers.stores();
+        written.push(topology.process("cancel-on-event", &[gathered], &stores, make));
     }
 
     /// Adds the processor of outcomes; before the join.
     pub fn on_outcomes(&mut self, topology: &mut TopologyBuilder, outcomes: Edge<Outcome>) {
-        let Some(Added { timers, parts, stores, written, .. }) = &mut self.0 else { return };
+        let Some(Added { timers, parts, written, .. }) = &mut self.0 else { return };
         let cancel = CancelOnOutcome { timers: timers.clone(), join_window: parts.join_window };
         let make = move || cancel.clone();
-        written.push(topology.process("cancel-on-outcome", &[outcomes], &*stores, make));
+        let stores = timers.stores();
+        written.push(topology.process("cancel-on-outcome", &[outcomes], &stores, make));
     }
 
     /// Adds the processor of predictions; before the join stores them.
@@ -201,7 +199,7 @@ impl Actions {
         topology: &mut TopologyBuilder,
         predicted: Edge<Encoded<Prediction>>,
     ) {
-        let Some(Added { timers, parts, variables, stores, written }) = &mut self.0 else { return };
+        let Some(Added { timers, parts, variables, written }) = &mut self.0 else { return };
         let act = ActOnPrediction {
             timers: timers.clone(),
             variables: Arc::clone(variables),
@@ -209,7 +207,8 @@ impl Actions {
             serving: parts.serving.clone(),
         };
         let make = move || act.clone();
-        written.push(topology.process("act-on-prediction", &[predicted], &*stores, make));
+        let stores = timers.stores();
+        written.push(topology.process("act-on-prediction", &[predicted], &stores, make));
     }
 
     /// Adds the sink.

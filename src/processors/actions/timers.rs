@@ -16,7 +16,7 @@ use crate::{
 };
 use foretell_streams::{
     codec::CodecError,
-    state::{Position, WindowHandle},
+    state::{Position, StoreId, WindowHandle},
     time::{EventTime, WallTime},
     topology::{Context, ProcessError, Record},
 };
@@ -80,6 +80,11 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    /// The stores that a processor of actions uses.
+    pub(super) fn stores(&self) -> [StoreId; 3] {
+        [self.by_stream_time.id(), self.by_wall_clock.id(), self.acted.handle().id()]
+    }
+
     fn store(&self, timeline: Timeline) -> &WindowHandle<Encoded<Action>> {
         match timeline {
             Timeline::Stream => &self.by_stream_time,
