@@ -7,6 +7,7 @@
 //!                                   Trainer (thread): Work = training log + models + foretell-ml
 //! ```
 
+pub mod commands;
 pub mod job;
 pub mod learner;
 pub mod outputs;
