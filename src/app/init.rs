@@ -31,7 +31,7 @@ use foretell_ml::{
     training::{Trial, Tuned, evaluate},
 };
 use foretell_streams::{
-    codec::Codec,
+    codec::{Codec, CodecError},
     record::{OutputRecord, Topic},
     runtime::broker::Publisher,
     time::{Clock, EventTime, WallTime},
@@ -169,12 +169,17 @@ fn has_champion(config: &Config, cluster: &Cluster) -> anyhow::Result<bool> {
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    newest.transpose().map(|champion| champion.is_some()).with_context(|| {
-        format!(
-            "cannot read which model serves, in topic {topic}: restore the schema registry with the ids that records name, or \
-             train another first model with `foretell init --force`"
-        )
-    })
+    match newest {
+        None => Ok(false),
+        Some(Ok(())) => Ok(true),
+        Some(Err(error @ CodecError::Unavailable { .. })) => Err(error.into()),
+        Some(Err(error @ (CodecError::Unreadable { .. } | CodecError::OtherFormat { .. }))) => {
+            Err(error).context(format!(
+                "cannot read which model serves, in topic {topic}: restore the schema registry with the ids that records name, \
+                 or train another first model with `foretell init --force`"
+            ))
+        }
+    }
 }
 
 /// Runs the study. Each trial is written to the `trials` topic when it ends, and the trials of earlier studies warm-start it.
