@@ -6,7 +6,7 @@ use crate::config::{
     ConfigError, LazySecret, Secret, check, error,
     keys::nearest,
     raw_delivery,
-    raw_delivery::{Rate, RawDelivery, RawQuietHours, SmtpTls},
+    raw_delivery::{RawDelivery, RawQuietHours, RawRate, SmtpTls},
     secret,
     source::Sources,
 };
@@ -45,6 +45,13 @@ pub struct ChannelSettings {
     pub connections_max: usize,
     pub rate: Option<Rate>,
     pub quiet_hours: Option<QuietHours>,
+}
+
+/// A bound of the attempts of one rule in any time span of a length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub times: usize,
+    pub per: Duration,
 }
 
 /// A part of each day, in minutes of the local day. `to` is before `from` if it lies on the next day.
@@ -194,13 +201,14 @@ impl At<'_> {
                 return self.refuse(key, "it must be at least 1 ms");
             }
         }
-        raw.rate.map_or(Ok(()), |rate| self.check_rate(rate))?;
+        let rate = raw.rate.map(|rate| self.rate(rate)).transpose()?;
         let quiet_hours = raw.quiet_hours.map(|hours| self.quiet_hours(&hours)).transpose()?;
-        let ChannelKeys { name, rules, retry_for, expires, connections_max, rate, .. } = raw;
+        let ChannelKeys { name, rules, retry_for, expires, connections_max, .. } = raw;
         Ok(ChannelSettings { name, rules, retry_for, expires, connections_max, rate, quiet_hours })
     }
 
-    fn check_rate(&self, Rate { times, per }: Rate) -> Result<(), ConfigError> {
+    fn rate(&self, rate: RawRate) -> Result<Rate, ConfigError> {
+        let RawRate { times, per } = rate;
         if !(1..=RATE_TIMES_MAX).contains(&times) {
             let problem = format!("it is {times}: from 1 to {RATE_TIMES_MAX} are possible");
             return self.refuse("rate.times", &problem);
@@ -208,7 +216,7 @@ impl At<'_> {
         if per.as_millis() == 0 {
             return self.refuse("rate.per", "it must be at least 1 ms");
         }
-        Ok(())
+        Ok(Rate { times, per })
     }
 
     fn quiet_hours(&self, hours: &RawQuietHours) -> Result<QuietHours, ConfigError> {
@@ -237,7 +245,7 @@ struct ChannelKeys {
     retry_for: Duration,
     expires: Duration,
     connections_max: usize,
-    rate: Option<Rate>,
+    rate: Option<RawRate>,
     quiet_hours: Option<RawQuietHours>,
 }
 

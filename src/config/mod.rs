@@ -39,7 +39,7 @@ mod wording;
 use std::{ffi::OsString, fs, path::Path, sync::Arc, time::Duration};
 
 pub use delivery::{
-    ChannelSettings, DeliverySettings, EmailSettings, QuietHours, SmtpServer, WebhookSettings,
+    ChannelSettings, DeliverySettings, EmailSettings, QuietHours, Rate, SmtpServer, WebhookSettings,
 };
 pub use error::ConfigError;
 pub use lazy_secret::LazySecret;
@@ -49,7 +49,7 @@ pub use raw::{
 };
 use raw::{RawConfig, RawContract};
 pub use raw_companions::CompanionSettings;
-pub use raw_delivery::{Rate, SmtpTls};
+pub use raw_delivery::SmtpTls;
 pub use raw_learning::{DataSettings, LearningSettings, TableSettings};
 pub use raw_mlflow::{MlflowCredentials, MlflowSettings};
 pub use raw_serving::ServingSettings;

@@ -89,7 +89,7 @@ pub(super) struct RawWebhook {
     /// Maximum number of requests of each rule in any time span of a length, by this process: `{ times = 100, per = "1m" }`.
     /// Further actions wait. Unset: no limit.
     #[serde(default)]
-    pub rate: Option<Rate>,
+    pub rate: Option<RawRate>,
     /// Time of the day at which actions wait. Unset: none.
     #[serde(default)]
     pub quiet_hours: Option<RawQuietHours>,
@@ -141,17 +141,17 @@ pub(super) struct RawEmail {
     pub connections_max: usize,
     /// Maximum number of attempts of each rule in any time span of a length, as for webhooks.
     #[serde(default)]
-    pub rate: Option<Rate>,
+    pub rate: Option<RawRate>,
     /// As for webhooks.
     #[serde(default)]
     pub quiet_hours: Option<RawQuietHours>,
 }
 
-/// Maximum number of attempts of one rule in any time span of a length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// Maximum number of attempts in any time span of a length.
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
 #[serde(deny_unknown_fields)]
-pub struct Rate {
+pub(super) struct RawRate {
     /// Number of attempts; from 1 to 100000.
     pub times: usize,
     /// Length of the time span; at least 1 ms.

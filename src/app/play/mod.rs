@@ -265,15 +265,20 @@ impl Script {
 
     /// The first `actions`, with the predictions at the ends of sessions that are certainly made by then.
     fn arrivals(&self, actions: usize, settings: &JoinSettings) -> Vec<&ScheduledAction> {
-        let (first, rest) = self.actions.split_at(actions);
-        let mut arrivals: Vec<&ScheduledAction> = first.iter().collect();
-        if let Some(last) = first.last() {
-            // Later in a partition whose stream time is a little behind.
-            let behind = if rest.is_empty() { Duration::ZERO } else { settings.window / 10 };
-            arrivals.extend(self.session_ends.made_by(last.at - behind));
-            arrivals.sort_by_key(|arrival| arrival.at);
-        }
+        let mut arrivals: Vec<&ScheduledAction> = self.actions[..actions].iter().collect();
+        arrivals.extend(self.session_ends.made_by(self.reached(actions, settings)));
+        arrivals.sort_by_key(|arrival| arrival.at);
         arrivals
+    }
+
+    /// Stream time that every partition certainly has reached after the first `actions`: some are a little behind, and those that
+    /// end the sessions come partition by partition.
+    fn reached(&self, actions: usize, settings: &JoinSettings) -> EventTime {
+        let Some(last) = self.actions[..actions].last() else { return EventTime::MIN };
+        if actions == self.actions.len() {
+            return last.at;
+        }
+        last.at.min(self.enders_after.unwrap_or(EventTime::MAX)) - settings.window / 10
     }
 
     /// Expected joins of the first `actions`, if they are processed in order of event time.
@@ -287,8 +292,9 @@ impl Script {
     #[must_use]
     pub fn examples(&self, actions: usize, settings: &JoinSettings) -> usize {
         let (examples, joins) = join_examples(self.arrivals(actions, settings), settings);
-        let Some(last) = self.actions[..actions].last() else { return 0 };
-        let closed_before = last.at - (closing(settings) + settings.window / 10);
+        let last = self.actions[..actions].last().map_or(EventTime::MIN, |last| last.at);
+        let behind = last.min(self.enders_after.unwrap_or(EventTime::MAX)) - settings.window / 10;
+        let closed_before = behind - closing(settings);
         let is_closed = |example: &&JoinedExample<'_>| {
             example.outcome_time.is_none() && example.predicted < closed_before
         };

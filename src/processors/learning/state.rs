@@ -391,7 +391,7 @@ fn judgement_id(request: &JudgementRequest) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{
         events::command::{Command, CommandKind},
