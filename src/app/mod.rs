@@ -17,6 +17,7 @@ pub mod library;
 #[cfg(test)]
 mod meaning;
 mod models;
+pub mod new;
 pub mod open_files;
 pub mod play;
 pub mod plot;

@@ -12,6 +12,7 @@ mod init;
 mod learner_command;
 mod model_text;
 mod models;
+mod new;
 mod numbers;
 mod progress;
 mod replay;
@@ -44,7 +45,7 @@ use crate::{
 ///
 /// Foretell reads Avro events from Kafka or Redpanda, scores each one as it arrives, and publishes the prediction. It
 /// joins the prediction with the outcome, which comes later, learns from such examples, and replaces its model while
-/// it runs. You write a `foretell.toml` and an Avro schema of your events; start with `deploy/adult` as an example.
+/// it runs. You write a `foretell.toml` and an Avro schema of your events, or `foretell new` makes them from a CSV file.
 #[derive(Parser)]
 #[command(version, propagate_version = true, after_help = EXAMPLES)]
 struct Cli {
@@ -68,6 +69,7 @@ struct Sets {
 
 const EXAMPLES: &str = "\
 Examples:
+  foretell new visits.csv --label outcome        make an application from a CSV file
   foretell demo -c deploy/adult/foretell.toml    run everything in one process, without a broker
   foretell doctor                                check the configuration, the broker, the registry
   foretell init                                  create topics, register schemas, train a model
@@ -121,6 +123,7 @@ enum Format {
 // A doc comment on a variant would replace the help of its struct.
 #[derive(Subcommand)]
 enum Command {
+    New(new::New),
     Demo(demo::Demo),
     Init(init::Init),
     Run(run::Run),
@@ -155,8 +158,8 @@ impl Command {
             Self::Models(models) => models.sets(),
             Self::Retrain(retrain) => &retrain.sets,
             Self::Schema(schema) => schema.sets(),
-            // It needs no configuration.
-            Self::Generate(_) => return &[],
+            // They need no configuration.
+            Self::Generate(_) | Self::New(_) => return &[],
         };
         &sets.sets
     }
@@ -207,6 +210,7 @@ impl Global {
 pub fn main() -> ExitCode {
     let cli = Cli::of(&Cli::command().get_matches()).unwrap_or_else(|error| error.exit());
     let result = match &cli.command {
+        Command::New(new) => new.run(&cli.global),
         Command::Demo(demo) => demo.run(&cli.global),
         Command::Init(init) => init.run(&cli.global),
         Command::Run(run) => run.run(&cli.global),

@@ -11,6 +11,7 @@ fn the_help_of_every_command_has_examples() {
     };
     let all = help(&["--help"]);
     for command in [
+        "new",
         "demo",
         "init",
         "run",
@@ -31,7 +32,8 @@ fn the_help_of_every_command_has_examples() {
         let (_, examples) = text.split_once("Examples:").expect("checked above");
         assert!(examples.contains(&format!("foretell {command}")), "{examples}");
         assert!(
-            text.contains("--set") || ["models", "generate", "dead-letters"].contains(&command),
+            text.contains("--set")
+                || ["models", "generate", "dead-letters", "new"].contains(&command),
             "{text}"
         );
     }
@@ -43,6 +45,7 @@ fn help_is_plain_text() {
     let mut commands = vec![vec![], vec!["schema"], vec!["models"], vec!["generate", "agrawal"]];
     commands.extend(
         [
+            "new",
             "demo",
             "init",
             "run",

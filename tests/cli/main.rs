@@ -13,6 +13,7 @@ mod generate;
 mod help;
 mod http;
 mod ids;
+mod new;
 mod openapi;
 mod recommendations;
 mod refusals;

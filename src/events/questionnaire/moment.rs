@@ -66,7 +66,7 @@ impl MomentKind {
     }
 
     /// Parses ISO 8601 text; digits finer than the unit are dropped.
-    pub(super) fn parse(self, text: &str) -> Option<i64> {
+    pub fn parse(self, text: &str) -> Option<i64> {
         match self {
             Self::Date => date(text),
             Self::Time { per_second } => {

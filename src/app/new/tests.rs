@@ -1,0 +1,435 @@
+//! Tests of whole files: what is assumed, what is written, what is refused, and properties of any file.
+
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A folder with a file, from which an application is made.
+struct Made {
+    folder: tempfile::TempDir,
+    request: Request,
+}
+
+impl Made {
+    fn from(bytes: impl AsRef<[u8]>, label: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("rows.csv");
+        fs::write(&file, bytes).unwrap();
+        let request = Request {
+            file,
+            folder: folder.path().join("made"),
+            label: Some(label.to_owned()).filter(|label| !label.is_empty()),
+            ..Request::default()
+        };
+        Self { folder, request }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Request)) -> Self {
+        change(&mut self.request);
+        self
+    }
+
+    fn make(&self) -> anyhow::Result<Report> {
+        new(&self.request, &mut |_, _, _| Ok(()))
+    }
+
+    fn report(&self) -> Report {
+        self.make().unwrap()
+    }
+
+    fn refused(&self) -> String {
+        let error = format!("{:#}", self.make().unwrap_err());
+        assert!(!self.request.folder.exists(), "nothing is written: {error}");
+        error
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.request.folder.join(name)).unwrap()
+    }
+
+    /// The cells of both tables, without the header.
+    fn rows(&self) -> Vec<Vec<String>> {
+        let tables = [INITIAL, PLAY].map(|name| self.text(name));
+        let rows = tables.iter().flat_map(|text| {
+            let reader = csv::Reader::from_reader(text.as_bytes());
+            reader.into_records().collect::<Vec<_>>()
+        });
+        rows.map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
+    }
+}
+
+/// A file of 40 rows with the columns `x`, one more, and `out`.
+fn file(name: &str, cell: impl Fn(usize) -> String) -> String {
+    let rows = (0..40).map(|row| {
+        let label = if row * 7 % 10 < 4 { "yes" } else { "no" };
+        format!("{},{},{label}\n", row * row % 17, cell(row))
+    });
+    format!("x,{name},out\n{}", rows.collect::<String>())
+}
+
+fn role(report: &Report, name: &str) -> (&'static str, &'static str) {
+    let column = report.columns.iter().find(|column| column.name == name).unwrap();
+    (column.kind, column.role)
+}
+
+#[test]
+fn roles_of_columns() {
+    let check = |name: &str, cell: &dyn Fn(usize) -> String, expected: (&str, &str)| {
+        let report = Made::from(file(name, cell), "out").report();
+        assert_eq!(role(&report, name), expected, "{name}");
+    };
+    let code = |row: usize| format!("k{}", row * 37);
+    check("visit_id", &code, ("text", "respondent id"));
+    check("PassengerId", &|row| (row * 3 + 100).to_string(), ("whole number", "respondent id"));
+    check("code", &code, ("text", "respondent id"));
+    check("shop_id", &|row| (row % 3).to_string(), ("whole number", "not used"));
+    check("n", &|row| (row + 1).to_string(), ("whole number", "not used"));
+    check("", &|row| row.to_string(), ("whole number", "not used"));
+    check("salary", &|row| (row * 31 % 41 + 1000).to_string(), ("whole number", "answer"));
+    check("color", &|row| ["red", "blue"][row % 2].to_owned(), ("category", "answer"));
+    check("same", &|_| "1".to_owned(), ("whole number", "not used"));
+    check("gone", &|_| "NA".to_owned(), ("-", "not used"));
+    check("note", &|row| format!("\"wrote, on day {row}, a letter\""), ("category", "not used"));
+    check("at", &|row| format!("2026-05-{:02} 10:00", row % 28 + 1), ("time", "event time"));
+    check("birthday", &|row| format!("1980-05-{:02}", row % 28 + 1), ("date", "answer"));
+    check("member", &|row| ["t", "f"][row % 2].to_owned(), ("boolean", "answer"));
+}
+
+#[test]
+fn the_user_says_what_columns_are() {
+    let text = file("visit_id", |row| format!("k{}", row % 9));
+    let made = Made::from(&text, "out").with(|request| {
+        request.respondent_id = Some("visit_id".to_owned());
+    });
+    assert_eq!(role(&made.report(), "visit_id"), ("text", "respondent id"));
+    let made = Made::from(&text, "out").with(|request| {
+        request.used = vec!["Visit_ID".to_owned()];
+    });
+    assert_eq!(role(&made.report(), "visit_id"), ("category", "answer"));
+    let made = Made::from(&text, "out").with(|request| {
+        (request.ignored, request.used) = (vec!["x".to_owned()], vec!["visit_id".to_owned()]);
+    });
+    assert_eq!(role(&made.report(), "x"), ("whole number", "not used"));
+    let made = Made::from(&text, "out").with(|request| {
+        request.event_time = Some("x".to_owned());
+    });
+    assert!(made.refused().contains("no dates or times"), "{}", made.refused());
+    let made = Made::from(&text, "out").with(|request| {
+        request.ignored = vec!["out".to_owned()];
+    });
+    assert!(made.refused().contains("named by two options"), "{}", made.refused());
+}
+
+#[test]
+fn rows_that_cannot_be_used_are_left_out_and_counted() {
+    let rows = (0..50).map(|row| {
+        let label = ["yes", "no", "no", "", "Yes "][row % 5];
+        let who = if row == 7 { String::new() } else { format!("c{}", row % 11) };
+        let at = if row == 12 { String::new() } else { format!("{}/05/2026", row % 28 + 1) };
+        format!("{who};{at};{},5;{label}\n", row % 6)
+    });
+    let text = format!("who;at;x;out\n{}", rows.collect::<String>());
+    let made = Made::from(text, "out").with(|request| {
+        request.respondent_id = Some("who".to_owned());
+        request.event_time = Some("at".to_owned());
+    });
+    let report = made.report();
+    assert_eq!(report.rows, 50);
+    assert_eq!((report.rows_without_label, report.rows_without_respondent), (10, 1));
+    assert_eq!(report.rows_without_event_time, 1);
+    assert_eq!(report.rows_initial + report.rows_played, 38);
+    assert_eq!(report.split, SplitRule::EventTime);
+    let labels: Vec<&str> = report.labels.iter().map(|class| class.label.as_str()).collect();
+    assert_eq!(labels, ["no", "Yes"]);
+    let lines = report.lines().join("\n");
+    assert!(lines.contains("10 rows without a label are left out"), "{lines}");
+    assert!(lines.contains("label \"Yes\" is also spelled \"yes\""), "{lines}");
+    let rows = made.rows();
+    assert!(rows.iter().all(|row| row[1].starts_with("2026-05-") && row[2].ends_with(".5")));
+}
+
+#[test]
+fn columns_that_tell_the_label_are_reported() {
+    let check = |cell: &dyn Fn(usize) -> String, is_leak: bool| {
+        let report = Made::from(file("z", cell), "out").report();
+        let warned =
+            report.warnings.iter().any(|warning| warning.contains("\"z\" tells the label"));
+        assert_eq!(warned, is_leak, "{:?}", report.warnings);
+    };
+    let is_yes = |row: usize| row * 7 % 10 < 4;
+    check(&|row| (if is_yes(row) { "alive" } else { "dead" }).to_owned(), true);
+    check(&|row| (if is_yes(row) { row + 100 } else { row }).to_string(), true);
+    check(&|row| if is_yes(row) { format!("boat {}", row % 3) } else { String::new() }, true);
+    check(&|row| (row % 5).to_string(), false);
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_with_what_to_do() {
+    let check = |bytes: &[u8], label: &str, words: &[&str]| {
+        let error = Made::from(bytes, label).refused();
+        for word in words {
+            assert!(error.contains(word), "{word:?} in {error}");
+        }
+    };
+    let table = file("y", |row| row.to_string());
+    check(table.as_bytes(), "", &["--label \"out\"  (2 values: \"no\", \"yes\")"]);
+    check(
+        table.as_bytes(),
+        "uot",
+        &["no column \"uot\"", "Did you mean \"out\"?", "\"x\", \"y\", \"out\""],
+    );
+    check(table.as_bytes(), "y", &["a quantity"]);
+    check(b"x,out\n", "out", &["no rows after the line with the names"]);
+    check(b"x,out\n1,yes\n2,no\n", "out", &["2 rows can be used; at least 20"]);
+    check(b"", "out", &["is empty"]);
+    check(b"x,out\n1,yes\n2,yes\n", "out", &["one value only, \"yes\""]);
+    let ragged = table.replacen("\n", "\n1,2,3,4,yes\n", 20).replacen("\n1,2,3,4,yes\n", "\n", 19);
+    let line = ragged.lines().position(|line| line == "1,2,3,4,yes").unwrap() + 1;
+    check(ragged.as_bytes(), "out", &[&format!("line {line}: 5 cells, where 3")]);
+    check(ragged.replace('\n', "\r\n").as_bytes(), "out", &[&format!("line {line}: 5 cells")]);
+    let open = format!("{table}1,\"open,no\n2,3,no\n");
+    check(open.as_bytes(), "out", &["line 42: a quote is opened and not closed"]);
+    let long = format!("{table}1,\"{},no\n", "x".repeat(rows::ROW_BYTES_MAX * 2));
+    check(long.as_bytes(), "out", &["from line 42", "a row of more than"]);
+    let wide: String = (0..10_000).map(|column| format!("c{column},")).collect();
+    check(format!("{wide}out\n{wide}yes\n").as_bytes(), "out", &["10001 columns; at most 1000"]);
+    check(&[0, 1, 2, 3, 255, 254, 10, 0, 7].repeat(50), "out", &["rows.csv"]);
+}
+
+#[test]
+fn files_are_replaced_by_force_only() {
+    let made = Made::from(file("y", |row| (row % 6).to_string()), "out");
+    made.report();
+    let edited = format!("{}# mine\n", made.text(CONFIGURATION));
+    fs::write(made.request.folder.join(CONFIGURATION), &edited).unwrap();
+    let error = format!("{:#}", made.make().unwrap_err());
+    assert!(error.contains("foretell.toml") && error.contains("--force"), "{error}");
+    // Newer rows, with the same fields.
+    fs::write(&made.request.file, file("y", |row| (row % 5).to_string())).unwrap();
+    let before = made.text(INITIAL);
+    let made = made.with(|request| request.data_only = true);
+    made.report();
+    assert_eq!(made.text(CONFIGURATION), edited);
+    assert_ne!(made.text(INITIAL), before);
+    // Rows that no longer fit.
+    let before = made.text(INITIAL);
+    fs::write(&made.request.file, file("z", |row| (row % 5).to_string())).unwrap();
+    let error = format!("{:#}", made.make().unwrap_err());
+    assert!(error.contains("no longer fits") && error.contains("\"z\""), "{error}");
+    assert_eq!(made.text(INITIAL), before);
+    // A table that was written is not the file.
+    let written = made.request.folder.join(INITIAL);
+    let made = made.with(|request| request.file = written);
+    let error = format!("{:#}", made.make().unwrap_err());
+    assert!(error.contains("that it was made from"), "{error}");
+    assert!(made.folder.path().exists());
+}
+
+#[test]
+fn names_and_texts_with_any_characters_make_valid_files() {
+    let header = "\"größe \"\"x\"\"\\\";\"a|b\";event_id;completed;\"out\nput\"\n";
+    let rows = (0..30).map(|row| {
+        format!(
+            "{};\"c'\"\"{}\\\";{};{};\"l\"\"{}\n\\\"\n",
+            row % 7,
+            row % 2,
+            row % 3,
+            row % 4,
+            row % 2
+        )
+    });
+    let made = Made::from(header.to_owned() + &rows.collect::<String>(), "out\nput");
+    let report = made.report();
+    assert_eq!(report.labels.len(), 2);
+    let config =
+        crate::config::Config::load(&made.request.folder.join(CONFIGURATION), &[]).unwrap();
+    assert_eq!(config.classes.len(), 2);
+    assert!(made.text(README).contains("a\\|b"));
+}
+
+/// A column of a made-up file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum MadeColumn {
+    Whole,
+    Decimal,
+    Category,
+    Boolean(&'static str, &'static str),
+    Date,
+    DayFirst(char),
+    MonthFirst,
+}
+
+impl MadeColumn {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole number",
+            Self::Decimal => "decimal number",
+            Self::Category => "category",
+            Self::Boolean(..) => "boolean",
+            Self::Date | Self::DayFirst(_) | Self::MonthFirst => "date",
+        }
+    }
+
+    /// A cell as it is in the file, and as Foretell gets it.
+    fn cell(self, row: usize, number: u32, mark: char) -> (String, String) {
+        const WORDS: [&str; 5] = ["Zürich", "Genève", "Köln, Süd", "Paris", "Malmö"];
+        // The first two rows show what a column is.
+        let number = if row < 2 { 24 + u32::try_from(row).unwrap() } else { number };
+        let (year, month, day) = (1990 + number % 40, number % 12 + 1, number / 12 % 28 + 1);
+        let (month, day) = if row == 0 { (month, 25) } else { (month, day) };
+        let iso = format!("{year}-{month:02}-{day:02}");
+        match self {
+            Self::Whole => (number.to_string(), number.to_string()),
+            Self::Decimal => {
+                let (whole, fraction) = (number / 100, number % 100);
+                (format!("{whole}{mark}{fraction:02}"), format!("{whole}.{fraction:02}"))
+            }
+            Self::Category => {
+                let word = WORDS[number as usize % WORDS.len()].to_owned();
+                (word.clone(), word)
+            }
+            Self::Boolean(no, yes) => {
+                let is_yes = number.is_multiple_of(2);
+                ((if is_yes { yes } else { no }).to_owned(), is_yes.to_string())
+            }
+            Self::Date => (iso.clone(), iso),
+            Self::DayFirst(separator) => (format!("{day}{separator}{month}{separator}{year}"), iso),
+            Self::MonthFirst => (format!("{month:02}/{day:02}/{year}"), iso),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct MadeFile {
+    columns: Vec<MadeColumn>,
+    cells: Vec<(u32, bool)>,
+    delimiter: u8,
+    encoding: &'static str,
+    mark: char,
+    missing: &'static str,
+    line_end: &'static str,
+}
+
+fn made_file() -> impl Strategy<Value = MadeFile> {
+    let column = prop_oneof![
+        Just(MadeColumn::Whole),
+        Just(MadeColumn::Decimal),
+        Just(MadeColumn::Category),
+        prop::sample::select(vec![("false", "true"), ("no", "YES"), ("F", "T"), ("N", "Y")])
+            .prop_map(|(no, yes)| MadeColumn::Boolean(no, yes)),
+        Just(MadeColumn::Date),
+        prop::sample::select(vec!['.', '/', '-']).prop_map(MadeColumn::DayFirst),
+        Just(MadeColumn::MonthFirst),
+    ];
+    let cells = prop::collection::vec((0..100_000_u32, prop::bool::weighted(0.1)), 600);
+    (
+        prop::collection::vec(column, 1..7),
+        cells,
+        prop::sample::select(b",;\t|".to_vec()),
+        prop::sample::select(vec!["utf-8", "bom", "utf-16le", "utf-16be", "windows-1252"]),
+        prop::sample::select(vec!['.', ',']),
+        prop::sample::select(vec!["", "NA", "?", "-", "null", "N/A", "#N/A", "NaN"]),
+        prop::sample::select(vec!["\n", "\r\n", "\r"]),
+    )
+        .prop_map(|(columns, cells, delimiter, encoding, mark, missing, line_end)| MadeFile {
+            columns,
+            cells,
+            delimiter,
+            encoding,
+            mark,
+            missing,
+            line_end,
+        })
+}
+
+impl MadeFile {
+    /// The bytes of the file, and the rows as Foretell gets them.
+    fn write(&self) -> (Vec<u8>, Vec<Vec<String>>) {
+        let mut writer =
+            csv::WriterBuilder::new().delimiter(self.delimiter).from_writer(Vec::new());
+        let names = (0..self.columns.len()).map(|column| format!("c{column}"));
+        writer.write_record(names.chain(["label".to_owned()])).unwrap();
+        let mut expected = Vec::new();
+        for (row, cells) in self.cells.chunks_exact(self.columns.len()).take(100).enumerate() {
+            let label = ["one", "two", "three"][cells[0].0 as usize % 3].to_owned();
+            let (mut written, mut wanted) = (Vec::new(), Vec::new());
+            for (column, (number, is_missing)) in self.columns.iter().zip(cells) {
+                let (cell, value) = if *is_missing && row >= 2 {
+                    (self.missing.to_owned(), String::new())
+                } else {
+                    column.cell(row, *number, self.mark)
+                };
+                written.push(cell);
+                wanted.push(value);
+            }
+            written.push(label.clone());
+            wanted.push(label);
+            writer.write_record(&written).unwrap();
+            expected.push(wanted);
+        }
+        let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
+        let text = text.replace('\n', self.line_end);
+        let utf16 = |to_bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            format!("\u{feff}{text}").encode_utf16().flat_map(to_bytes).collect()
+        };
+        let bytes = match self.encoding {
+            "utf-8" => text.into_bytes(),
+            "bom" => format!("\u{feff}{text}").into_bytes(),
+            "utf-16le" => utf16(u16::to_le_bytes),
+            "utf-16be" => utf16(u16::to_be_bytes),
+            _ => encoding_rs::WINDOWS_1252.encode(&text).0.into_owned(),
+        };
+        (bytes, expected)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_file_of_a_known_form_is_understood(file in made_file()) {
+        let (bytes, mut expected) = file.write();
+        let made = Made::from(bytes, "label");
+        let report = made.make().map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        for (column, wanted) in report.columns.iter().zip(&file.columns) {
+            prop_assert_eq!(column.kind, wanted.name(), "{}: {:?}", column.name, report);
+            prop_assert!(["answer", "event time"].contains(&column.role), "{:?}", report);
+        }
+        let mut rows = made.rows();
+        rows.sort();
+        expected.sort();
+        prop_assert_eq!(rows, expected);
+        let config = crate::config::Config::load(&made.request.folder.join(CONFIGURATION), &[]);
+        let config = config.map_err(|error| TestCaseError::fail(error.to_string()))?;
+        for (key, table) in [("data.initial", &config.data.initial), ("data.play", &config.data.play)] {
+            let table = table.as_ref().expect("it is configured");
+            let read = crate::app::table::of_configuration(&config, key, table, &config.classes);
+            prop_assert!(read.is_ok(), "{:#}", read.unwrap_err());
+        }
+        // The same file gives the same bytes.
+        let before = [INITIAL, PLAY, CONFIGURATION, README].map(|name| made.text(name));
+        let made = made.with(|request| request.force = true);
+        made.report();
+        prop_assert_eq!(before, [INITIAL, PLAY, CONFIGURATION, README].map(|name| made.text(name)));
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(
+        bytes in prop::collection::vec(
+            prop_oneof![
+                4 => prop::sample::select(b",;\t|\"'\n\r 0123456789.-/:eEabNAyn".to_vec()),
+                1 => any::<u8>(),
+            ],
+            0..2_000,
+        ),
+        label in prop::sample::select(vec!["1", "2", "column_1", ""]),
+        header in prop::sample::select(vec![HeaderChoice::Guess, HeaderChoice::Yes, HeaderChoice::No]),
+    ) {
+        let made = Made::from(&bytes, label).with(|request| request.header = header);
+        if let Err(error) = made.make() {
+            prop_assert!(!made.request.folder.join(CONFIGURATION).exists(), "{error:#}");
+        }
+    }
+}
