@@ -7,7 +7,10 @@ use prometheus::{
     proto::{Metric, MetricFamily},
 };
 
-use crate::processors::instances::{Buckets, Counters, Sample};
+use crate::{
+    events::label::UNKNOWN_LABEL,
+    processors::instances::{Buckets, Counters, Sample},
+};
 use foretell_streams::record::Topic;
 
 /// Maximum number of values of a label, such as of model versions: the largest counts. Metrics of a process that runs for months
@@ -33,7 +36,7 @@ pub(super) fn sample(registry: &Registry, inputs: &Inputs) -> Sample {
         outcomes: of_topic(outcomes),
         predictions: predictions.values().sum(),
         predictions_by_model: largest(predictions),
-        outcome_results: metrics.by_label("foretell_outcomes_total", "result"),
+        outcome_results: metrics.outcomes(),
         unlabelled: metrics.total("foretell_unlabelled_total"),
         duplicates: metrics.total("foretell_duplicate_events_total"),
         unseen_categories: metrics.total("foretell_unseen_categories_total"),
@@ -52,6 +55,14 @@ pub(super) fn sample(registry: &Registry, inputs: &Inputs) -> Sample {
     }
 }
 
+/// What became of outcomes, by state.
+pub(super) fn outcomes(registry: &Registry) -> BTreeMap<String, u64> {
+    Gathered(registry.gather()).outcomes()
+}
+
+/// The classes of dead letters that are outcomes whose label can be read: each is a state of outcomes by its own name.
+const OF_OUTCOMES: [(&str, &str); 2] = [("late_outcome", "late"), (UNKNOWN_LABEL, UNKNOWN_LABEL)];
+
 struct Gathered(Vec<MetricFamily>);
 
 impl Gathered {
@@ -67,6 +78,17 @@ impl Gathered {
     fn by_label(&self, name: &str, label: &str) -> BTreeMap<String, u64> {
         let series = self.series(name).iter();
         series.map(|metric| (label_of(metric, label), count_of(metric))).collect()
+    }
+
+    /// Outcomes by their state. One that waited has another state since then, or waits now: `waiting` of the status.
+    fn outcomes(&self) -> BTreeMap<String, u64> {
+        let mut states = self.by_label("foretell_outcomes_total", "result");
+        states.remove("waiting");
+        let letters = self.by_label("foretell_dead_letters_total", "class");
+        for (class, state) in OF_OUTCOMES {
+            states.insert(state.to_owned(), letters.get(class).copied().unwrap_or_default());
+        }
+        states
     }
 
     /// Records of actions by rule, then by state. Rules are at most a hundred.
@@ -152,7 +174,17 @@ mod tests {
         let empty = sample(&registry, &inputs);
         assert_eq!((empty.counters.events, empty.counters.predictions), (0, 0));
         assert_eq!(empty.counters.dead_letters["framing"], 0);
-        assert_eq!(empty.counters.outcome_results["joined"], 0);
+        let states: Vec<&str> = empty.counters.outcome_results.keys().map(String::as_str).collect();
+        let expected = [
+            "conflicting",
+            "corrected",
+            "duplicate",
+            "joined",
+            "late",
+            "unknown_label",
+            "unmatched",
+        ];
+        assert_eq!(states, expected);
         assert_eq!(empty.scored.counts.len(), empty.scored.bounds.len() + 1);
         assert!(!empty.committed.bounds.is_empty() && !empty.label_delay.bounds.is_empty());
         metrics.unreadable("models");

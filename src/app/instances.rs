@@ -235,7 +235,11 @@ mod tests {
     use std::{collections::BTreeMap, thread};
 
     use super::*;
-    use crate::{app::telemetry, events::topics::Topics, processors::instances::Application};
+    use crate::{
+        app::telemetry,
+        events::topics::Topics,
+        processors::{instances::Application, outcome_join::WaitingNow},
+    };
     use foretell_streams::{local::LocalBroker, time::SystemClock};
 
     /// Bound of a wait, longer than any wait takes.
@@ -260,6 +264,10 @@ mod tests {
             training_refused: None,
             quality: None,
             uplift: Vec::new(),
+            outcomes: BTreeMap::new(),
+            waiting: WaitingNow::default(),
+            mlflow: None,
+            topics: Topics::with_prefix("").names(),
             workers: BTreeMap::new(),
         }
     }

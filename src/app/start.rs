@@ -15,6 +15,7 @@ use rand::{TryRng, rngs::SysRng};
 use crate::{
     app::{
         cluster::Cluster,
+        counted,
         http_server::{self, BoundServer, HttpServer, ServedParts},
         instances::Instances,
         learning::learning_work,
@@ -35,6 +36,7 @@ use crate::{
         model_table::Serving,
         overview::Overview,
         quality::QualityBoard,
+        tracking_status::TrackingBoard,
         uplift::UpliftBoard,
     },
     tracking::{TrackingCodecs, TrackingParts, metrics::TrackingMetrics},
@@ -134,18 +136,11 @@ impl Instance {
         let (trainer, thread) = parts.spawn_trainer()?;
         threads.push(thread);
         threads.extend(parts.spawn_workers(&trainer)?);
-        threads.extend(parts.spawn_tracking(&registry)?);
+        let tracking = parts.spawn_tracking(&registry)?;
+        let (thread, mlflow) = tracking.unzip();
+        threads.extend(thread);
 
-        let overview = Overview {
-            application: config.application(),
-            instance: config.instance(),
-            board: parts.board.clone(),
-            serving: parts.serving.clone(),
-            contract: parts.contract.clone(),
-            quality: parts.quality.clone(),
-            uplift: parts.uplift.clone(),
-            trainer,
-        };
+        let overview = parts.overview(trainer, mlflow, &registry);
         let (gateway, work) = http_server::gateway(config, cluster, parts.codecs.clone(), clock)?;
         for thread in work {
             threads.push(parts.spawn(thread.name.to_owned(), move |_| {
@@ -216,6 +211,29 @@ fn join(threads: Vec<JoinHandle<()>>, clock: &dyn Clock) -> anyhow::Result<()> {
 }
 
 impl Parts<'_> {
+    fn overview(
+        &self,
+        trainer: Trainer,
+        mlflow: Option<TrackingBoard>,
+        registry: &Registry,
+    ) -> Overview {
+        let registry = registry.clone();
+        Overview {
+            application: self.config.application(),
+            instance: self.config.instance(),
+            board: self.board.clone(),
+            serving: self.serving.clone(),
+            contract: self.contract.clone(),
+            quality: self.quality.clone(),
+            uplift: self.uplift.clone(),
+            outcomes: Arc::new(move || counted::outcomes(&registry)),
+            waiting: self.metrics.waiting().clone(),
+            mlflow,
+            topics: self.config.topics.clone(),
+            trainer,
+        }
+    }
+
     /// Reads `models` to its end, so that a model serves before the first event, and follows the topic on a thread.
     fn follow_models(&self) -> anyhow::Result<JoinHandle<()>> {
         let models = Models {
@@ -296,21 +314,26 @@ impl Parts<'_> {
         })
     }
 
-    /// Sends to MLflow, if a server is configured.
-    fn spawn_tracking(&self, registry: &Registry) -> anyhow::Result<Option<JoinHandle<()>>> {
+    /// Sends to MLflow, if a server is configured. The board has what became of it.
+    fn spawn_tracking(
+        &self,
+        registry: &Registry,
+    ) -> anyhow::Result<Option<(JoinHandle<()>, TrackingBoard)>> {
         let Some(settings) = &self.config.mlflow else { return Ok(None) };
+        let metrics = TrackingMetrics::register(registry)?;
+        let board = metrics.board().clone();
         let parts = TrackingParts {
             config: self.config,
             broker: Arc::clone(&self.cluster.broker),
             codecs: TrackingCodecs::of(&self.codecs),
             clock: Arc::clone(self.clock),
-            metrics: TrackingMetrics::register(registry)?,
+            metrics,
             // Not from the configured seed: two processes must not repeat at the same times.
             seed: SysRng.try_next_u64().context("the system has no random numbers")?,
         };
         let outbox = parts.outbox(settings)?;
         let run = move |stop: &StopSignal| outbox.run(stop).map_err(WorkerError::Broker);
-        Ok(Some(self.spawn("tracking".to_owned(), run)?))
+        Ok(Some((self.spawn("tracking".to_owned(), run)?, board)))
     }
 
     fn watch_topics(&self, groups: &[(Group, Arc<Topology>)]) -> anyhow::Result<JoinHandle<()>> {

@@ -50,7 +50,7 @@ enum Action {
 /// Which dead letters.
 #[derive(Args)]
 struct Filter {
-    /// Only of this class, such as `late_outcome`; repeatable.
+    /// Only of this class, such as `late_outcome`; repeatable. One that does not exist is an error.
     #[arg(long = "class", value_name = "CLASS")]
     classes: Vec<String>,
     /// Only records of this topic, by its full name; repeatable.

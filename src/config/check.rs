@@ -335,6 +335,13 @@ fn registry(registry: &RegistrySettings, sources: &Sources) -> Result<(), Config
         let problem = "username is set, too: remove one";
         return refuse("schema_registry.bearer_token", problem);
     }
+    if registry.password.is_some() && registry.username.is_none() {
+        return refuse("schema_registry.password", "there is no username: set it, too");
+    }
+    if registry.username.is_some() && registry.password.is_none() {
+        let problem = "there is no password: set it, too, if it is empty to \"\"";
+        return refuse("schema_registry.username", problem);
+    }
     if registry.certificate_file.is_some() != registry.key_file.is_some() {
         return refuse(
             "schema_registry",

@@ -346,7 +346,9 @@ fn move_user_from_url(
         return Err(error::refused(sources, "schema_registry.url", problem));
     }
     registry.username = Some(name);
-    registry.password = password.or(registry.password.take());
+    // As in HTTP, a user in an address without a password has an empty one.
+    let empty = || Some(Secret::new(""));
+    registry.password = password.or(registry.password.take()).or_else(empty);
     Ok(())
 }
 

@@ -399,8 +399,8 @@ pub struct HttpSettings {
     /// trusted hosts can reach the address, such as a container whose port is published on loopback.
     pub insecure: bool,
     pub tls: Option<TlsSettings>,
-    /// Further host names that the headers `Host` and `Origin` may have while no token is set, besides loopback and the bind
-    /// address. `"*"`: any.
+    /// Further host names that the headers `Host` and `Origin` of a request without a token may have, besides loopback and the
+    /// bind address. `"*"`: any. Not checked if `read_token` is set.
     pub allowed_hosts: Vec<String>,
     /// Time limit for a client to send the head of a request, to send its body, and to receive each part of a response; at
     /// least 1 ms.

@@ -21,9 +21,9 @@ pub(super) struct RawMlflow {
     pub registered_model: Option<String>,
     /// Token that is sent as `Authorization: Bearer`. Unset: none.
     pub token: Option<Secret>,
-    /// User for HTTP Basic authentication. Unset: none.
+    /// User for HTTP Basic authentication, together with `password`. Unset: none.
     pub username: Option<String>,
-    /// Password of the user.
+    /// Password of the user; it may be empty.
     pub password: Option<Secret>,
     /// File with certificates (PEM) of certificate authorities to trust in addition to the system's, a path from the
     /// configuration's folder.
@@ -108,7 +108,10 @@ impl RawMlflow {
             return refuse("token", "there is a username, too: remove one");
         }
         if self.password.is_some() && self.username.is_none() {
-            return refuse("password", "there is no username: set it");
+            return refuse("password", "there is no username: set it, too");
+        }
+        if self.username.is_some() && self.password.is_none() {
+            return refuse("username", "there is no password: set it, too, if it is empty to \"\"");
         }
         for (key, name) in
             [("experiment", &self.experiment), ("registered_model", &self.registered_model)]
@@ -132,11 +135,8 @@ impl RawMlflow {
                            password, or in token";
             return refuse("tracking_uri", problem);
         }
-        let credentials = match (self.username, self.token) {
-            (Some(user), _) => {
-                let password = self.password.unwrap_or_else(|| Secret::new(""));
-                MlflowCredentials::Basic(user, password)
-            }
+        let credentials = match (self.username.zip(self.password), self.token) {
+            (Some((user, password)), _) => MlflowCredentials::Basic(user, password),
             (None, Some(token)) => MlflowCredentials::Bearer(token),
             (None, None) => MlflowCredentials::None,
         };
@@ -189,7 +189,7 @@ mod tests {
         check(&[], "None");
         check(&["token=hunter2"], "Bearer([hidden])");
         check(&["username=ann", "password=hunter2"], "Basic(\"ann\", [hidden])");
-        check(&["username=ann"], "Basic(\"ann\", [hidden])");
+        check(&["username=ann", "password="], "Basic(\"ann\", [hidden])");
     }
 
     #[test]
@@ -204,7 +204,8 @@ mod tests {
         check(&["timeout=0s"], "[mlflow] timeout");
         check(&["timeout=11m"], "[mlflow] timeout");
         check(&["token=hunter2", "username=ann"], "[mlflow] token");
-        check(&["password=hunter2"], "[mlflow] password");
+        check(&["password=hunter2"], "[mlflow] password: there is no username");
+        check(&["username=ann"], "[mlflow] username: there is no password");
         check(&["experiment="], "[mlflow] experiment");
         check(&["registered_model=a/b"], "[mlflow] registered_model");
     }

@@ -19,9 +19,16 @@ use crate::events::{
 };
 use foretell_avro::{
     codec::{AvroCodec, AvroRecord, CodecSetupError},
+    framing,
     registry::SchemaRegistry,
 };
 use foretell_streams::{codec::Codec, record::Topic};
+
+/// The id of the writer schema that the value of a record names; none if it is not in Confluent's wire format.
+#[must_use]
+pub fn writer_schema(value: &[u8]) -> Option<u32> {
+    framing::unframe(value).ok().map(|(id, _)| id)
+}
 
 /// The codecs of the record values.
 #[derive(Clone)]

@@ -65,7 +65,7 @@ pub struct Predicted {
 
 impl Reply {
     /// The format version. Instances of another release skip formats that they do not know.
-    pub const FORMAT: u8 = 3;
+    pub const FORMAT: u8 = 4;
 }
 
 /// The codec of replies, which instances write and read. Predictions are in it as in their topic, because the reader may have

@@ -35,7 +35,7 @@ pub struct Respondent {
     pub predictions: Vec<KeptPrediction>,
     /// The outcomes that wait for a prediction, or for further ones; newest first, at most [`Self::OUTCOMES_MAX`].
     pub outcomes: Vec<Outcome>,
-    /// The newest actions, those that are pending last; at most [`Self::ACTIONS_MAX`].
+    /// The newest actions: those that were cancelled, those that were due, and those that are pending last; at most [`Self::ACTIONS_MAX`].
     pub actions: Vec<RespondentAction>,
 }
 
@@ -70,18 +70,21 @@ pub struct RespondentAction {
     pub is_control: bool,
     /// Whether it is not due yet.
     pub is_pending: bool,
-    /// When it is due, or the event time at which it was.
+    /// When it is due, or the event time at which it was, or would have been.
     pub due: EventTime,
+    /// Why it was cancelled; none if it was not.
+    pub cancelled: Option<String>,
 }
 
 impl RespondentAction {
     /// The state in JSON.
     #[must_use]
     pub fn state(&self) -> &'static str {
-        match (self.is_pending, self.is_control) {
-            (true, _) => "pending",
-            (false, true) => "held_out",
-            (false, false) => "requested",
+        match (&self.cancelled, self.is_pending, self.is_control) {
+            (Some(_), _, _) => "cancelled",
+            (None, true, _) => "pending",
+            (None, false, true) => "held_out",
+            (None, false, false) => "requested",
         }
     }
 }

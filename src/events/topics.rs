@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::events::{
     action::Action, answered::AnsweredRecord as _, command::Command, decision::Decision,
     labelled_example::LabelledExample, model::Model, outcome::Outcome, prediction::Prediction,
@@ -220,7 +222,7 @@ impl Group {
 macro_rules! topics {
     ($($topic:ident: $definition:expr,)+) => {
         /// One `T` for each topic.
-        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
         pub struct TopicTable<T> {
             $(
                 #[doc = concat!("For the row `", stringify!($topic), "` of [`TOPICS`].")]
@@ -430,6 +432,14 @@ topics! {
 
 /// The names of the topics.
 pub type Topics = TopicTable<Topic>;
+
+impl Topics {
+    /// The names as texts.
+    #[must_use]
+    pub fn names(&self) -> TopicTable<String> {
+        self.map(ToString::to_string)
+    }
+}
 
 /// The registry's subject of the schema of a topic's values.
 #[must_use]

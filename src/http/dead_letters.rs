@@ -18,9 +18,11 @@ use crate::{
         error::HttpError,
         parameters::{Named, Parameters},
     },
-    processors::dead_letters::{DeadLetters, LISTED_MAX, LetterId, NotAnId, Replayed, Wanted},
+    processors::dead_letters::{
+        DeadLetters, DeadLettersError, LISTED_MAX, LetterId, NotAnId, Replayed, Wanted,
+    },
 };
-use foretell_streams::{runtime::broker::BrokerError, time::EventTime};
+use foretell_streams::time::EventTime;
 
 /// The topic of dead letters, which one request reads at a time.
 #[derive(Clone)]
@@ -34,7 +36,10 @@ const READ_WITHIN: Duration = Duration::from_secs(10);
 const LISTED: u64 = 50;
 
 pub(super) const PARAMETERS: &[Named] = &[
-    ("class", "Only dead letters of this class."),
+    (
+        "class",
+        "Only dead letters of this [class](operations.md#dead-letters). One that does not exist is refused, with those that do.",
+    ),
     ("topic", "Only those whose record was in this topic, by its full name."),
     ("since", "Only those written at this time or later, in milliseconds since 1970."),
     ("limit", "Maximum number of dead letters, from 1 to 1000. Default: 50."),
@@ -60,9 +65,9 @@ impl DeadLetterAccess {
     }
 
     /// Reads on a thread that may block.
-    async fn read<T: Send + 'static>(
+    async fn read<T: Send + 'static, E: Into<DeadLettersError> + Send + 'static>(
         &self,
-        read: impl FnOnce(&Self) -> Result<T, BrokerError> + Send + 'static,
+        read: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
     ) -> Result<T, HttpError> {
         let (access, free) = (self.clone(), Arc::clone(&self.free));
         let reading = async move {
@@ -73,7 +78,11 @@ impl DeadLetterAccess {
                 answer
             });
             let read = task.await.map_err(|_| unavailable("reading failed"))?;
-            read.map_err(|error| unavailable(&error.to_string()))
+            read.map_err(|error| match error.into() {
+                DeadLettersError::Broker(error) => unavailable(&error.to_string()),
+                error @ (DeadLettersError::UnknownClass { .. }
+                | DeadLettersError::UnknownTopic { .. }) => wrong(error.to_string()),
+            })
         };
         match tokio::time::timeout(READ_WITHIN, reading).await {
             Ok(answer) => answer,

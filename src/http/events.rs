@@ -196,6 +196,7 @@ pub(super) fn action_json(action: &RespondentAction) -> Json {
         "state": action.state(),
         "control": action.is_control,
         "due": action.due,
+        "reason": action.cancelled,
     })
 }
 

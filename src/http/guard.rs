@@ -1,5 +1,5 @@
-//! Access control, before a body is read: by the bearer token if one is set, else by the headers Host and Origin, which
-//! pages in a browser cannot forge.
+//! Access control, before a body is read. A request is granted by a token, or without one if its route needs none; then only
+//! under an allowed name, by the headers Host and Origin, which pages in a browser cannot forge.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -23,11 +23,11 @@ pub struct AccessRules {
     pub bearer_token: Option<Arc<str>>,
     /// Token that routes which read require, or else `bearer_token`. `None` requires no token to read.
     pub read_token: Option<Arc<str>>,
-    /// Host names that are allowed while there is no token.
+    /// Host names that are allowed for requests without a token.
     pub hosts: Arc<Hosts>,
 }
 
-/// Host names that are allowed in Host and Origin while there is no token. A page in a browser can reach a server on
+/// Host names that are allowed in Host and Origin of a request without a token. A page in a browser can reach a server on
 /// loopback or behind a firewall, but cannot choose these headers: Host is the name that it asked for, Origin the site
 /// that it is from.
 #[derive(Clone, Debug)]
@@ -88,21 +88,16 @@ const OPEN_PATHS: [&str; 9] = [
     "/v2/health/ready",
 ];
 
-/// Middleware that rejects other hosts and origins while there is no token.
-pub(super) async fn names(
-    State(rules): State<AccessRules>,
-    request: Request,
-    next: Next,
-) -> Result<Response, HttpError> {
-    let is_open = OPEN_PATHS.contains(&request.uri().path());
-    if rules.bearer_token.is_none() && !is_open {
-        check_host(&rules.hosts, &request)?;
-        check_origin(&rules.hosts, request.headers())?;
+/// Checks the names of a request that has no token.
+fn check_names(hosts: &Hosts, request: &Request) -> Result<(), HttpError> {
+    if OPEN_PATHS.contains(&request.uri().path()) {
+        return Ok(());
     }
-    Ok(next.run(request).await)
+    check_host(hosts, request)?;
+    check_origin(hosts, request.headers())
 }
 
-const FIX: &str = "set [http] bearer_token, or add it to [http] allowed_hosts";
+const FIX: &str = "send a token of [http], or add it to [http] allowed_hosts";
 
 fn check_host(hosts: &Hosts, request: &Request) -> Result<(), HttpError> {
     let mut given = request.headers().get_all(header::HOST).iter();
@@ -140,15 +135,18 @@ fn check_origin(hosts: &Hosts, headers: &HeaderMap) -> Result<(), HttpError> {
 /// Whether a request to a route may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
-    Allowed,
+    /// By its token, under any name.
+    ByToken,
+    /// The route needs no token: under an allowed name.
+    Anonymous,
     /// No token, or one that is neither.
     TokenRequired,
     /// The token to read, for a route that writes.
     ReadOnly,
 }
 
-/// Middleware that requires a token, if one is set for this kind of access.
-pub(super) async fn token(
+/// Middleware that requires a token, if one is set for this kind of access, and else an allowed name.
+pub(super) async fn access(
     State((rules, access)): State<(AccessRules, Access)>,
     request: Request,
     next: Next,
@@ -156,7 +154,14 @@ pub(super) async fn token(
     let given = bearer(request.headers());
     let (write, read) = (rules.bearer_token.as_deref(), rules.read_token.as_deref());
     match decide(access, given, write, read) {
-        Decision::Allowed => Ok(next.run(request).await),
+        Decision::ByToken => Ok(next.run(request).await),
+        Decision::Anonymous => {
+            // With a token to read, what needs none shows only the files of the dashboard.
+            if rules.read_token.is_none() {
+                check_names(&rules.hosts, &request)?;
+            }
+            Ok(next.run(request).await)
+        }
         Decision::TokenRequired => {
             let challenge = match given {
                 None => "Bearer realm=\"foretell\"",
@@ -193,8 +198,9 @@ fn decide(
         Access::Write => write.is_none(),
     };
     match access {
-        _ if is_open || is_write => Decision::Allowed,
-        Access::Open | Access::Read | Access::Respondents if is_read => Decision::Allowed,
+        _ if is_write => Decision::ByToken,
+        Access::Open | Access::Read | Access::Respondents if is_read => Decision::ByToken,
+        _ if is_open => Decision::Anonymous,
         Access::Write if is_read => Decision::ReadOnly,
         Access::Open | Access::Read | Access::Respondents | Access::Write => {
             Decision::TokenRequired
@@ -270,22 +276,22 @@ mod tests {
 
     #[test]
     fn a_token_to_read_does_not_write() {
-        use Decision::{Allowed, ReadOnly, TokenRequired};
+        use Decision::{Anonymous, ByToken, ReadOnly, TokenRequired};
         let check =
             |tokens: (Option<&str>, Option<&str>), given: Option<&str>, expected: [Decision; 4]| {
                 let found = Access::ALL.map(|access| decide(access, given, tokens.0, tokens.1));
                 assert_eq!(found, expected, "{tokens:?} {given:?}");
             };
         let (none, write, both) = ((None, None), (Some("w"), None), (Some("w"), Some("r")));
-        check(none, None, [Allowed; 4]);
-        check(none, Some("x"), [Allowed; 4]);
-        check(write, None, [Allowed, Allowed, TokenRequired, TokenRequired]);
-        check(write, Some("r"), [Allowed, Allowed, TokenRequired, TokenRequired]);
-        check(write, Some("w"), [Allowed; 4]);
-        check(both, None, [Allowed, TokenRequired, TokenRequired, TokenRequired]);
-        check(both, Some("x"), [Allowed, TokenRequired, TokenRequired, TokenRequired]);
-        check(both, Some("r"), [Allowed, Allowed, Allowed, ReadOnly]);
-        check(both, Some("w"), [Allowed; 4]);
+        check(none, None, [Anonymous; 4]);
+        check(none, Some("x"), [Anonymous; 4]);
+        check(write, None, [Anonymous, Anonymous, TokenRequired, TokenRequired]);
+        check(write, Some("r"), [Anonymous, Anonymous, TokenRequired, TokenRequired]);
+        check(write, Some("w"), [ByToken; 4]);
+        check(both, None, [Anonymous, TokenRequired, TokenRequired, TokenRequired]);
+        check(both, Some("x"), [Anonymous, TokenRequired, TokenRequired, TokenRequired]);
+        check(both, Some("r"), [ByToken, ByToken, ByToken, ReadOnly]);
+        check(both, Some("w"), [ByToken; 4]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Health, metrics and the API over HTTP. Handlers read snapshots and the library of models, and pass records to the gateway.
 //!
 //! ```text
-//!   server (TLS, connections, timeouts) ─▶ count ─▶ errors as problems ─▶ names (Host, Origin) ─┬▶ health, metrics, dashboard
-//!                                                                                               ├▶ either token ─▶ status, models, respondents
-//!                                                                                               └▶ token ─▶ events, outcomes, commands
+//!   server (TLS, connections, timeouts) ─▶ count ─▶ errors as problems ─┬▶ health, metrics
+//!                                                                       ├▶ names (Host, Origin) ─▶ dashboard
+//!                                                                       ├▶ either token, or names ─▶ status, models, respondents
+//!                                                                       └▶ token, or names ─▶ events, outcomes, commands
 //! ```
 
 mod answers;
@@ -99,8 +100,7 @@ fn router(state: HttpState) -> Router {
         (route, handler)
     });
     let (rules, metrics) = (state.access.clone(), state.metrics.clone());
-    let routes = guarded(routes, &rules).with_state(state);
-    observed(routes, rules, metrics)
+    observed(guarded(routes, &rules).with_state(state), metrics)
 }
 
 /// The routes, each behind the token of its kind of access.
@@ -118,16 +118,15 @@ fn guarded<S: Clone + Send + Sync + 'static>(
         if !router.has_routes() {
             return router;
         }
-        router.route_layer(from_fn_with_state((rules.clone(), access), guard::token))
+        router.route_layer(from_fn_with_state((rules.clone(), access), guard::access))
     });
     guarded.fold(Router::new(), Router::merge)
 }
 
 /// What every request passes before and after its route.
-fn observed(routes: Router, rules: AccessRules, metrics: HttpMetrics) -> Router {
+fn observed(routes: Router, metrics: HttpMetrics) -> Router {
     routes
         .fallback(async || StatusCode::NOT_FOUND)
-        .layer(from_fn_with_state(rules, guard::names))
         .layer(from_fn(error::as_problems))
         .layer(from_fn_with_state(metrics, metrics::count))
 }

@@ -57,7 +57,7 @@ pub const PROBLEMS: &[Problem] = &[
         403,
         "not-allowed",
         "Not allowed",
-        "`Host` or `Origin` is not allowed while there is no token; or the token may only read",
+        "`Host` or `Origin` is not allowed for a request without a token; or the token may only read",
     ),
     everywhere(404, "not-found", "Not found", "the path does not exist, or what it names does not"),
     everywhere(

@@ -142,10 +142,21 @@ fn kept_json(
         None => "waiting",
     };
     let prediction = kept.prediction.as_ref();
+    let not_stored = match (prediction, &kept.outcome) {
+        (Some(_), _) => None,
+        (None, Some(_)) => Some(
+            "they are not kept after a prediction was learned from, unless outcomes.conflict allows a correction; the \
+             topic labelled-examples has them",
+        ),
+        (None, None) => {
+            Some("the registry does not have the schema any more that they were written with")
+        }
+    };
     json!({
         "event_time": kept.event_time,
         "state": state,
         "outcome": kept.outcome,
         "prediction": prediction.map(|prediction| prediction_json(prediction, reasons, events)),
+        "not_stored": not_stored,
     })
 }

@@ -103,7 +103,10 @@ pub const ROUTES: &[Route] = &[
         access: Access::Read,
         purpose: "Tasks, stores, the champion (`model`), the challenger and the training that is running, as of the last commit. A task that \
                   is blocked by a record has `blocked_by` and `blocked_since`; a task that restores says \
-                  how much is left.",
+                  how much is left. `mlflow` is null without a server; `unavailable_since` and `reason` are set while the \
+                  server does not answer this instance, which sends if `sends` is true. `topics` has the names of the topics, \
+                  those of further events in `companions`. `outcomes` has the outcomes since the start by state, and `waiting` what \
+                  waits in the stores now: see [Dashboard](dashboard.md#what-the-numbers-are).",
         parameters: &[],
         answers: &[(200, "The status as JSON.")],
         content: Content::of(&[(200, Shape::Status)]),
@@ -137,8 +140,10 @@ pub const ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/api/v1/stream",
         access: Access::Read,
-        purpose: "The same as server-sent events. The first event, of type `snapshot`, has everything; after it there is one \
-                  every second, with the fields that have changed. A client that does not read for some seconds is disconnected.",
+        purpose: "The same as server-sent events. The first event, of type `status`, has everything, and replaces what a client \
+                  has. After it there is one of type `change` every second, with the fields that have changed: each replaces the \
+                  one of its name; `history` is in the first event only. A client that does not read for some seconds is \
+                  disconnected.",
         parameters: &[],
         answers: &[
             (200, "`text/event-stream`. It ends when the instance stops."),
@@ -226,7 +231,9 @@ pub const ROUTES: &[Route] = &[
         access: Access::Respondents,
         purpose: "What is stored about a respondent: the answers so far (`open`), the newest 20 predictions with their state \
                   (`waiting` for an outcome, `learned`, or `passed_over` because another one was learned from), outcomes that \
-                  wait for a prediction, and the newest 100 actions: `pending`, `requested`, or `held_out`. Any instance answers: the question goes through the topic `queries` to the one that has \
+                  wait for a prediction, and the newest 100 actions: `pending`, `requested`, `held_out`, or `cancelled` with \
+                  the `reason`. If the answers of a prediction are not stored any more, `prediction` is null, and `not_stored` \
+                  says why. Any instance answers: the question goes through the topic `queries` to the one that has \
                   the respondent's partition, and the answer is as of its commit, so it takes about `streams.commit_interval`.",
         parameters: respondents::PARAMETERS,
         answers: &[
@@ -336,7 +343,11 @@ pub const ROUTES: &[Route] = &[
                   With `class`, `topic` or `since`, the whole topic is read, by one request at a time, and `classes` has the \
                   numbers of those that match.",
         parameters: dead_letters::PARAMETERS,
-        answers: &[(200, "`{\"dead_letters\": […]}`, and `classes`"), NOT_READ],
+        answers: &[
+            (200, "`{\"dead_letters\": […]}`, and `classes`"),
+            (400, "There is no such class or topic."),
+            NOT_READ,
+        ],
         content: Content::of(&[(200, Shape::DeadLetters)]),
         handler: Handler::Instance(|| get(dead_letters::list)),
     },
@@ -369,7 +380,10 @@ pub const ROUTES: &[Route] = &[
                  by reason, `missing`: named ids that are those of no letter, and `more` if one replay does not take all. With \
                  `dry_run`, the numbers are what it would do.",
             ),
-            (400, "The body is not such an object. Nothing was replayed."),
+            (
+                400,
+                "The body is not such an object, or there is no such class or topic. Nothing was replayed.",
+            ),
             TOO_LARGE,
             (
                 503,

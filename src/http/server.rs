@@ -32,7 +32,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{Sleep, sleep, timeout},
 };
@@ -59,7 +59,9 @@ pub struct Limits {
 
 /// Maximum number of connections over the limit that get a 503 at the same time. Others are closed without a response.
 const REFUSALS_MAX: usize = 64;
-/// Timeout of a client to take the last response, or the end of its connection.
+/// The same with TLS, where each needs a handshake first, which takes up to some milliseconds of CPU time.
+const TLS_REFUSALS_MAX: usize = 8;
+/// Timeout of each step with a client that is refused or leaves: its handshake, its request, and the end of its connection.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// Pause after a failed `accept`, for example because there are no free file descriptors.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -73,7 +75,8 @@ pub(super) async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let free = Arc::new(Semaphore::new(limits.connections_max));
-    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let refusals_max = if tls.is_some() { TLS_REFUSALS_MAX } else { REFUSALS_MAX };
+    let refusals = Arc::new(Semaphore::new(refusals_max));
     let (closing, _) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
@@ -106,11 +109,12 @@ pub(super) async fn serve(
             });
         } else {
             metrics.connection_refused();
-            // A handshake would cost more than the request that is refused.
-            if tls.is_none()
-                && let Ok(permit) = Arc::clone(&refusals).try_acquire_owned()
-            {
-                connections.spawn(refuse(stream, permit));
+            if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                let tls = tls.clone();
+                connections.spawn(async move {
+                    refuse(stream, tls).await;
+                    drop(permit);
+                });
             }
         }
     }
@@ -186,14 +190,27 @@ impl Connection {
     }
 }
 
-async fn refuse(stream: TcpStream, permit: OwnedSemaphorePermit) {
+/// Answers a connection over the limit with 503, after the handshake if there is a certificate.
+async fn refuse(stream: TcpStream, tls: Option<Tls>) {
+    let Some(tls) = tls else { return refuse_request(stream).await };
+    match timeout(CLOSE_WITHIN, tls.accept(stream)).await {
+        Ok(Ok(stream)) => refuse_request(stream).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake of a refused client failed"),
+        Err(_) => tracing::debug!("a TLS handshake of a refused client was not complete in time"),
+    }
+}
+
+/// Waits for the beginning of a request, because some clients take no response before they have sent one.
+async fn refuse_request(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let answer = error::raw(
         StatusCode::SERVICE_UNAVAILABLE,
         "Retry-After: 1\r\n",
         "too many connections: try again, or raise [http] connections_max",
     );
+    if timeout(CLOSE_WITHIN, stream.read(&mut [0; 1024])).await.is_err() {
+        tracing::debug!("a refused client has sent nothing");
+    }
     finish(stream, &answer).await;
-    drop(permit);
 }
 
 /// Sends `answer`, and reads until the client closes: closing a socket with unread bytes resets the connection, and the

@@ -43,5 +43,6 @@ pub mod scoring;
 pub(crate) mod small_model;
 pub mod topic_reader;
 pub mod topology;
+pub mod tracking_status;
 pub mod trial_log;
 pub mod uplift;

@@ -1,15 +1,20 @@
 //! Snapshots of an instance for the HTTP API.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::processors::{
-    contract::{ContractBoard, Violation},
-    learning::trainer::{Trainer, TrainingProgress},
-    model_table::Serving,
-    quality::{QualityBoard, QualityStatus},
-    uplift::{RuleUplift, UpliftBoard},
+use crate::{
+    events::topics::{TopicTable, Topics},
+    processors::{
+        contract::{ContractBoard, Violation},
+        learning::trainer::{Trainer, TrainingProgress},
+        model_table::Serving,
+        outcome_join::{WaitingBoard, WaitingNow},
+        quality::{QualityBoard, QualityStatus},
+        tracking_status::{TrackingBoard, TrackingStatus},
+        uplift::{RuleUplift, UpliftBoard},
+    },
 };
 use foretell_ml::Scorer;
 use foretell_streams::runtime::{StatusBoard, WorkerStatus};
@@ -59,6 +64,15 @@ pub struct Snapshot {
     pub quality: Option<QualityStatus>,
     /// What the rules of actions change, on the instance with the learning task.
     pub uplift: Vec<RuleUplift>,
+    /// What became of the outcomes that this instance has processed since its start, by state: the number of each. Those that
+    /// still wait are in `waiting`.
+    pub outcomes: BTreeMap<String, u64>,
+    /// What waits in the outcome stores of this instance.
+    pub waiting: WaitingNow,
+    /// What is sent to MLflow; none if no server is configured.
+    pub mlflow: Option<TrackingStatus>,
+    /// The names of the topics. `companions` are further topics of events.
+    pub topics: TopicTable<String>,
     /// The workers, by name.
     pub workers: BTreeMap<String, WorkerStatus>,
 }
@@ -82,6 +96,14 @@ pub struct Overview {
     pub quality: QualityBoard,
     /// What the rules of actions change.
     pub uplift: UpliftBoard,
+    /// Reads what became of outcomes.
+    pub outcomes: Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
+    /// What waits in the outcome stores.
+    pub waiting: WaitingBoard,
+    /// What is sent to MLflow; none if no server is configured.
+    pub mlflow: Option<TrackingBoard>,
+    /// The topics.
+    pub topics: Topics,
 }
 
 impl Overview {
@@ -103,6 +125,10 @@ impl Overview {
             training_refused: self.trainer.refused(),
             quality: self.quality.read(),
             uplift: self.uplift.read(),
+            outcomes: (self.outcomes)(),
+            waiting: self.waiting.read(),
+            mlflow: self.mlflow.as_ref().map(TrackingBoard::read),
+            topics: self.topics.names(),
             workers,
         }
     }

@@ -23,7 +23,8 @@ const TAGS_MAX: usize = 100;
 const METRICS_MAX: usize = 1000 - PARAMETERS_MAX - TAGS_MAX;
 
 const EXISTS: &str = "RESOURCE_ALREADY_EXISTS";
-const MISSING: &str = "RESOURCE_DOES_NOT_EXIST";
+/// MLflow's code for an entity that does not exist.
+pub(super) const MISSING: &str = "RESOURCE_DOES_NOT_EXIST";
 
 /// A run, as a search returns it.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,8 @@ pub(super) struct Run {
     pub(super) tags: BTreeMap<String, String>,
     /// Logged models that are its outputs.
     pub(super) models: Vec<String>,
+    /// The last value of each metric.
+    pub(super) metrics: BTreeMap<String, f64>,
     /// Number of parameters, metrics and tags.
     pub(super) entries: usize,
 }
@@ -79,7 +82,8 @@ impl Client {
         }
     }
 
-    fn experiment_by_name(&self, name: &str) -> Result<String, TrackingError> {
+    /// The id of an experiment.
+    pub(super) fn experiment_by_name(&self, name: &str) -> Result<String, TrackingError> {
         let found = self.get("experiments/get-by-name", &[("experiment_name", name)])?;
         if found.pointer("/experiment/lifecycle_stage") == Some(&json!("deleted")) {
             return Err(TrackingError::unavailable(format!(
@@ -356,12 +360,17 @@ fn run_of(run: &Json) -> Result<Run, TrackingError> {
         tags.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let models = list(run, "/outputs/model_outputs");
     let models = models.filter_map(|model| Some(model.get("model_id")?.as_str()?.to_owned()));
+    let metrics = list(run, "/data/metrics").filter_map(|metric| {
+        Some((metric.get("key")?.as_str()?.to_owned(), metric.get("value")?.as_f64()?))
+    });
+    let metrics: BTreeMap<_, _> = metrics.collect();
     let logged = list(run, "/data/metrics").count() + list(run, "/data/params").count();
     Ok(Run {
         id: text(run, "/info/run_id")?,
         status: text(run, "/info/status")?,
         end: run.pointer("/info/end_time").and_then(Json::as_i64),
         models: models.collect(),
+        metrics,
         entries: logged + tags.len(),
         tags,
     })

@@ -75,6 +75,11 @@ impl TrackingError {
         Self::Refused { code: code.to_owned(), message: message.into() }
     }
 
+    /// Whether the same request may succeed later.
+    pub(super) fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
     pub(super) fn is(&self, expected: &str) -> bool {
         matches!(self, Self::Refused { code, .. } if code == expected)
     }

@@ -8,6 +8,8 @@
 //!
 //! They are what a later attempt finds an entity by, so their values never change.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value as Json, json};
 
 use crate::events::{
@@ -16,7 +18,7 @@ use crate::events::{
     quality::Quality,
     trial::Trial,
 };
-use foretell_ml::ModelBundle;
+use foretell_ml::{Metric as Objective, ModelBundle};
 use foretell_streams::{record::Topic, time::WallTime};
 
 pub(super) const TRAINING_ID: &str = "foretell.training_id";
@@ -29,6 +31,10 @@ pub(super) const PARENT: &str = "mlflow.parentRunId";
 const NAME_MAX: usize = 250;
 const PARAMETER_MAX: usize = 500;
 const TAG_MAX: usize = 5_000;
+
+/// Maximum number of features, and of classes, whose drift is recorded for a window: those that have drifted most. A run has at
+/// most as many of these metrics as its model has features and classes.
+const DRIFTED_MAX: usize = 20;
 
 /// Parameters, metrics and tags of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -145,15 +151,27 @@ pub(super) fn trial_status(trial: &Trial) -> RunStatus {
     if trial.failure.is_some() { RunStatus::Failed } else { RunStatus::Finished }
 }
 
-/// The course of a tuning, for the run of the training: the objective of each trial, by the number of the trial.
-pub(super) fn tuning(trial: &Trial) -> Content {
+/// The course of a tuning, for the run of the training: the objective of each trial, and the best so far, by the number of the
+/// trial. MLflow shows the last value of a metric, so the best one is the result. `before` has what the run has already.
+pub(super) fn tuning(trial: &Trial, before: &BTreeMap<String, f64>) -> Content {
     let number = i64::from(trial.number);
-    let value = trial.value.filter(|_| trial.failure.is_none());
-    let metrics = value.map(|value| {
-        let name = format!("tuning.{}", trial.objective);
-        metric(&name, value, trial.created_at, number)
-    });
-    Content { metrics: metrics.into_iter().collect(), ..Content::default() }
+    let Some(value) = trial.value.filter(|_| trial.failure.is_none()) else {
+        return Content::default();
+    };
+    let of_best = name(&format!("tuning.{}", trial.objective));
+    let objective = Objective::ALL.into_iter().find(|one| one.name() == trial.objective);
+    let is_higher_better = objective.is_some_and(Objective::is_higher_better);
+    let best = match before.get(&of_best) {
+        Some(before) if is_higher_better => value.max(*before),
+        Some(before) => value.min(*before),
+        None => value,
+    };
+    let of_trial = format!("tuning.trial.{}", trial.objective);
+    let metrics = vec![
+        metric(&of_best, best, trial.created_at, number),
+        metric(&of_trial, value, trial.created_at, number),
+    ];
+    Content { metrics, ..Content::default() }
 }
 
 /// The content of the run of a training that made a model.
@@ -290,12 +308,14 @@ pub(super) fn quality(quality: &Quality) -> Content {
         let known = of.named().into_iter().filter_map(|(name, value)| Some((name, value?)));
         metrics.extend(known.map(|(name, value)| metric(&format!("{kind}.{name}"), value)));
     }
-    // The largest only: the number of features has no bound.
-    for (name, indexes) in
+    for (kind, indexes) in
         [("drift.features", &quality.features), ("drift.scores", &quality.scores)]
     {
-        let largest = indexes.iter().map(|index| index.psi).reduce(f64::max);
-        metrics.extend(largest.map(|psi| metric(name, psi)));
+        let mut largest: Vec<_> = indexes.iter().collect();
+        largest.sort_by(|a, b| b.psi.total_cmp(&a.psi).then_with(|| a.name.cmp(&b.name)));
+        metrics.extend(largest.first().map(|index| metric(kind, index.psi)));
+        let largest = largest.into_iter().take(DRIFTED_MAX);
+        metrics.extend(largest.map(|index| metric(&format!("{kind}.{}", index.name), index.psi)));
     }
     Content { metrics, ..Content::default() }
 }

@@ -1,15 +1,17 @@
-//! The metrics of tracking.
+//! The metrics and the state of tracking.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
-use foretell_streams::metrics::Registration;
+use crate::processors::tracking_status::TrackingBoard;
+use foretell_streams::{metrics::Registration, time::WallTime};
 
 /// What records are sent as.
 const KINDS: [&str; 5] = ["trial", "model", "alias", "decision", "quality"];
 
-/// The metrics of tracking in MLflow.
+/// The metrics of tracking in MLflow, and the board for what a metric cannot say: the reason of an outage.
 #[derive(Clone, Debug)]
 pub struct TrackingMetrics {
+    board: TrackingBoard,
     up: IntGauge,
     lag: IntGauge,
     sent: IntCounterVec,
@@ -32,6 +34,7 @@ impl TrackingMetrics {
     /// If the registry has them already.
     pub fn declare(to: &Registration<'_>) -> Result<Self, prometheus::Error> {
         let metrics = Self {
+            board: TrackingBoard::default(),
             up: to.gauge(
                 "foretell_mlflow_up",
                 "1 if the last request to the MLflow server was answered, 0 if not. 1 on an instance that sends nothing.",
@@ -63,12 +66,37 @@ impl TrackingMetrics {
         Ok(metrics)
     }
 
-    pub(super) fn up(&self, is_up: bool) {
-        self.up.set(i64::from(is_up));
+    /// The state for `/api/v1/status`.
+    #[must_use]
+    pub fn board(&self) -> &TrackingBoard {
+        &self.board
+    }
+
+    pub(super) fn answered(&self) {
+        self.up.set(1);
+        self.board.answered();
+    }
+
+    pub(super) fn unavailable(&self, reason: &str, at: WallTime) {
+        self.up.set(0);
+        self.board.unavailable(reason, at);
     }
 
     pub(super) fn lag(&self, records: i64) {
         self.lag.set(records);
+        self.board.lag(records);
+    }
+
+    /// This instance sends from now on.
+    pub(super) fn begins(&self) {
+        self.board.begins();
+    }
+
+    /// This instance sends no more.
+    pub(super) fn ends(&self) {
+        self.up.set(1);
+        self.lag.set(0);
+        self.board.ends();
     }
 
     pub(super) fn sent(&self, kind: &str, records: usize) {

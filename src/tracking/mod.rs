@@ -20,6 +20,7 @@ mod client;
 mod mapping;
 pub mod metrics;
 mod outbox;
+mod probe;
 mod sender;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 pub use client::SetupError;
 pub use outbox::{Outbox, TrackingCodecs};
+pub use probe::{Probed, probe};
 
 use crate::{
     config::{Config, MlflowSettings},
@@ -129,7 +131,7 @@ impl TrackingParts<'_> {
                 with_trials: settings.trials,
                 with_quality: settings.live_metrics,
             },
-            sender: SenderThread::start(tracker, metrics.clone(), seed)?,
+            sender: SenderThread::start(tracker, metrics.clone(), Arc::clone(&clock), seed)?,
             clock,
             metrics,
         }))

@@ -230,6 +230,7 @@ impl Consumer {
                 self.parts.backlog.assign(&ends);
                 self.joined()?.resume(&sources)?;
                 self.is_assigned = true;
+                self.parts.metrics.begins();
                 tracing::info!("this instance sends to MLflow");
             }
             Rebalance::Revoked { tasks, lost } => {
@@ -240,6 +241,7 @@ impl Consumer {
                     tracing::warn!(%error, "cannot commit before a rebalance: records are sent to MLflow again");
                 }
                 self.forget();
+                self.parts.metrics.ends();
                 self.joined()?.unassign(&tasks)?;
             }
         }
@@ -410,10 +412,7 @@ impl Consumer {
     fn recover(&mut self, error: BrokerError) -> Result<(), BrokerError> {
         match error {
             BrokerError::Retry(reason) => {
-                tracing::warn!(
-                    reason,
-                    "cannot read or commit what is sent to MLflow now; retrying"
-                );
+                tracing::warn!(reason, "cannot read or commit for MLflow now; retrying");
                 Ok(())
             }
             BrokerError::Abort(reason) => {
@@ -456,6 +455,7 @@ impl Consumer {
         tracing::warn!(%error, "fenced: joining the group for MLflow again");
         self.cancel();
         self.forget();
+        self.parts.metrics.ends();
         self.member = None;
         Ok(())
     }

@@ -9,7 +9,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -21,7 +21,7 @@ use crate::tracking::{
     metrics::TrackingMetrics,
     tracker::{Entry, Tracker},
 };
-use foretell_streams::runtime::StopSignal;
+use foretell_streams::{runtime::StopSignal, time::Clock};
 
 /// The bound of the first wait.
 const BASE: Duration = Duration::from_secs(1);
@@ -60,12 +60,13 @@ impl SenderThread {
     pub(super) fn start(
         tracker: Tracker,
         metrics: TrackingMetrics,
+        clock: Arc<dyn Clock>,
         seed: u64,
     ) -> std::io::Result<Self> {
         let (work, to_do) = mpsc::channel::<Work>();
         let (done, results) = mpsc::channel();
         let random = StdRng::seed_from_u64(seed);
-        let mut sender = Sender { tracker, metrics, random };
+        let mut sender = Sender { tracker, metrics, clock, random };
         let run = move || {
             for Work { entry, cancel } in to_do {
                 if done.send(sender.send(&entry, &cancel)).is_err() {
@@ -100,6 +101,7 @@ impl SenderThread {
 struct Sender {
     tracker: Tracker,
     metrics: TrackingMetrics,
+    clock: Arc<dyn Clock>,
     random: StdRng,
 }
 
@@ -111,7 +113,7 @@ impl Sender {
         loop {
             match self.apply(entry) {
                 Ok(()) => {
-                    self.metrics.up(true);
+                    self.metrics.answered();
                     self.metrics.sent(kind, records);
                     if logged.is_some() {
                         tracing::info!("the MLflow server answers again");
@@ -125,14 +127,14 @@ impl Sender {
                     self.tracker.forget();
                 }
                 Err(TrackingError::Refused { code, message }) => {
-                    self.metrics.up(true);
+                    self.metrics.answered();
                     self.metrics.failed(kind, records);
                     tracing::error!(kind, code, message, "skipping a record that MLflow refused");
                     return Sent::Done;
                 }
                 Err(TrackingError::Unavailable { reason, retry_after }) => {
                     attempt = attempt.saturating_add(1);
-                    self.metrics.up(false);
+                    self.metrics.unavailable(&reason, self.clock.now());
                     self.metrics.retried();
                     // Logged once for all retries with the same reason.
                     if logged.as_ref() != Some(&reason) {

@@ -147,16 +147,16 @@ impl Tracker {
         let run = match found {
             Some(run) => run.id,
             None => {
-                let tags = [tag(TRIAL, &id), tag(PARENT, &parent)];
+                let tags = [tag(TRIAL, &id), tag(PARENT, &parent.id)];
                 let name = format!("trial-{}", trial.number);
                 self.create_run(&name, trial.created_at, &tags)?;
                 self.existing(TRIAL, &id)?.id
             }
         };
         self.client.log(&run, &mapping::trial(trial), None)?;
-        self.client.log(&parent, &mapping::tuning(trial), None)?;
+        self.client.log(&parent.id, &mapping::tuning(trial, &parent.metrics), None)?;
         if !training.ends {
-            self.client.end_run(&parent, RunStatus::Finished, trial.created_at)?;
+            self.client.end_run(&parent.id, RunStatus::Finished, trial.created_at)?;
         }
         // Last: a trial whose run has ended is complete.
         self.client.end_run(&run, mapping::trial_status(trial), trial.created_at)
@@ -169,7 +169,7 @@ impl Tracker {
             Some(run) => run,
             None => {
                 let training = TrainingId::of_number(i64::from(model.training));
-                let run = self.run_of_training(&training, model.created_at)?;
+                let run = self.run_of_training(&training, model.created_at)?.id;
                 let content =
                     Content { tags: vec![tag(MODEL_VERSION, version)], ..Content::default() };
                 self.client.log(&run, &content, None)?;
@@ -268,7 +268,7 @@ impl Tracker {
             return Ok(());
         };
         let training = TrainingId::of_number(training);
-        let run = self.run_of_training(&training, decision.decided_at)?;
+        let run = self.run_of_training(&training, decision.decided_at)?.id;
         self.client.log(&run, &content, None)?;
         let status = match decision.outcome {
             DecisionOutcome::Failed => RunStatus::Failed,
@@ -324,7 +324,7 @@ impl Tracker {
         &mut self,
         training: &TrainingId,
         at: WallTime,
-    ) -> Result<String, TrackingError> {
+    ) -> Result<Run, TrackingError> {
         if let Some(run) = self.open_run(training, at)? {
             return Ok(run);
         }
@@ -338,7 +338,7 @@ impl Tracker {
         &mut self,
         training: &TrainingId,
         at: WallTime,
-    ) -> Result<Option<String>, TrackingError> {
+    ) -> Result<Option<Run>, TrackingError> {
         let runs = self.search(TRAINING_ID, &training.id)?;
         let is_open = |run: &&Run| {
             !training.ends || run.end.is_none_or(|end| run.is_running() || end >= at.0)
@@ -347,9 +347,9 @@ impl Tracker {
         // Runs without a model, which two processes have created for the same training.
         let (with_model, without): (Vec<Run>, Vec<Run>) =
             open.into_iter().partition(|run| run.tags.contains_key(MODEL_VERSION));
-        match with_model.first() {
-            Some(run) => Ok(Some(run.id.clone())),
-            None => Ok(self.keep_one(without)?.map(|run| run.id)),
+        match with_model.into_iter().next() {
+            Some(run) => Ok(Some(run)),
+            None => self.keep_one(without),
         }
     }
 

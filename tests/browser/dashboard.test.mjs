@@ -1,19 +1,25 @@
 // The dashboard in a real browser, on a real demo: the numbers are right, a swap appears without a reload, and commands need the token.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { after, before, test } from "node:test";
+import { inflateSync } from "node:zlib";
 
-import { SOON, TOKEN, browser, demo, packages } from "./instance.mjs";
+import { SOON, TOKEN, browser, demo, extended, packages } from "./instance.mjs";
 
 const PAGES = ["overview", "models", "data", "outcomes", "respondent", "topology", "letters"];
 
+let folder;
 let instance;
 let chrome;
 let report;
 
 before(async () => {
-  [instance, chrome] = await Promise.all([demo(), browser()]);
+  folder = await mkdtemp(path.join(tmpdir(), "foretell-"));
+  const config = await extended(folder);
+  [instance, chrome] = await Promise.all([demo(undefined, config), browser()]);
   await instance.serving();
   report = await instance.finished();
 }, { timeout: SOON });
@@ -21,6 +27,7 @@ before(async () => {
 after(async () => {
   await chrome?.close();
   const code = await instance?.stop();
+  if (folder) await rm(folder, { recursive: true });
   assert.equal(code, 0, instance?.output.errors);
 });
 
@@ -36,6 +43,18 @@ async function until(expected, read) {
 
 const text = (page, id) => page.getByTestId(id).first().innerText();
 const number = async (page, id) => Number((await text(page, id)).replaceAll(",", ""));
+
+/** The colour of one pixel: a PNG of one pixel has a filter byte and the colour in its data. */
+async function pixel(page, x, y) {
+  const png = await page.screenshot({ clip: { x: Math.round(x), y: Math.round(y), width: 1, height: 1 } });
+  const data = [];
+  for (let at = 8; at < png.length;) {
+    const length = png.readUInt32BE(at);
+    if (png.toString("latin1", at + 4, at + 8) === "IDAT") data.push(png.subarray(at + 8, at + 8 + length));
+    at += length + 12;
+  }
+  return [...inflateSync(Buffer.concat(data)).subarray(1, 4)];
+}
 
 async function metric(pattern) {
   const lines = (await (await fetch(`${instance.base}/metrics`)).text()).split("\n").filter((line) => pattern.test(line));
@@ -70,9 +89,52 @@ test("the numbers are those of the status, the metrics and the demo's own count"
   assert.ok(decisions.length > 0);
   await until(decisions.length, () => page.getByTestId("decisions").locator("li").count());
 
+  // The models that score now are first, and say so.
+  const quality = page.getByTestId("live-quality").locator("tbody tr");
+  await quality.first().waitFor();
+  const roles = await quality.locator("td:nth-child(2)").allInnerTexts();
+  assert.ok(roles.every((role) => ["champion", "challenger", "former"].includes(role)), roles.join());
+  const order = roles.map((role) => ["champion", "challenger", "former"].indexOf(role));
+  assert.deepEqual(order, [...order].sort(), roles.join());
+  const made = Object.fromEntries(models.map((one) => [one.version.slice(0, 12), one.created_at]));
+  const former = (await quality.locator("th").allInnerTexts()).slice(roles.lastIndexOf("challenger") + 1).filter((_, index) => roles[index] === "former");
+  assert.deepEqual(former, [...former].sort((a, b) => made[b] - made[a]));
+
   await page.getByTestId("link-data").click();
   await page.getByTestId("page-title").filter({ hasText: "Data" }).waitFor();
   assert.deepEqual(faults, []);
+  await context.close();
+});
+
+test("every outcome is in one state, as the status says, and an outage of MLflow is on the overview", { timeout: SOON }, async () => {
+  const { page, faults, context } = await chrome.open(instance.base);
+  const status = await instance.get("/api/v1/status");
+  assert.ok(status.mlflow.sends && status.mlflow.unavailable_since > 0, JSON.stringify(status.mlflow));
+  const warning = page.getByTestId("warning").filter({ hasText: "MLflow does not answer" });
+  await warning.waitFor();
+  assert.ok((await warning.innerText()).includes(status.mlflow.reason));
+
+  await page.getByTestId("link-outcomes").click();
+  await until(status.waiting.predictions, () => number(page, "state-predictions-waiting"));
+  const states = Object.keys(status.outcomes);
+  assert.ok(["joined", "late", "unmatched"].every((state) => states.includes(state)), states.join());
+  for (const state of states) await until(status.outcomes[state], () => number(page, `state-${state}`));
+  await until(status.waiting.outcomes, () => number(page, "state-waiting"));
+  const shown = await Promise.all([...states, "waiting", "unread"].map((state) => number(page, `state-${state}`)));
+  const { live } = await instance.get("/api/v1/dashboard");
+  assert.equal(shown.reduce((sum, one) => sum + one, 0), live.totals.outcomes, "the bars do not add up");
+  assert.equal(await number(page, "outcomes-all"), live.totals.outcomes);
+  assert.deepEqual(faults, []);
+  await context.close();
+});
+
+test("the topology names the topics of the application", { timeout: SOON }, async () => {
+  const { page, context } = await chrome.open(instance.base);
+  const { topics } = await instance.get("/api/v1/status");
+  await page.getByTestId("link-topology").click();
+  assert.deepEqual(topics.companions, ["registrations"]);
+  const expected = [topics.questionnaire_events, ...topics.companions, topics.outcomes, topics.predictions, topics.actions, topics.labelled_examples, topics.models, topics.decisions, topics.quality];
+  await until(expected.join(), async () => (await page.getByTestId("topic").allInnerTexts()).join());
   await context.close();
 });
 
@@ -138,6 +200,19 @@ test("a respondent and dead letters are shown with the token only", { timeout: S
   assert.ok(await page.getByTestId("reasons").locator("li").count() > 1);
   assert.equal(await page.locator("main img").count(), 0);
 
+  // An outcome cancels the action that waits, and is learned from; both say so.
+  const toldBefore = await page.getByTestId("actions-of-respondent").innerText();
+  assert.match(toldBefore, /pending call/);
+  await fetch(`${instance.base}/api/v1/outcomes`, {
+    method: "POST", headers: { Authorization: `Bearer ${TOKEN}`, "Content-Type": "application/json" },
+    body: JSON.stringify({ respondent_id: "<img src=x onerror=alert(1)>", label }),
+  });
+  await until(true, async () => {
+    await page.getByTestId("look-up").click();
+    return /cancelled call.*an outcome came/s.test(await text(page, "actions-of-respondent"));
+  });
+  await page.getByTestId("not-stored").filter({ hasText: "labelled-examples" }).waitFor();
+
   await page.getByTestId("respondent-id").fill("nobody");
   await page.getByTestId("look-up").click();
   await page.getByTestId("respondent-error").filter({ hasText: "nobody" }).waitFor();
@@ -180,6 +255,20 @@ test("every page is readable on a phone, in both colour schemes, and for a scree
       const found = violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.html).join(" ").slice(0, 300)}`);
       assert.deepEqual(found, [], `${name}, ${colorScheme}`);
     }
+    // A table that is wider than the page has an edge where there is more.
+    await page.getByTestId("link-overview").click();
+    const table = page.locator(".scroll").first();
+    await table.scrollIntoViewIfNeeded();
+    const { x, y, width } = await table.boundingBox();
+    const edges = async () => {
+      const card = await page.evaluate(() => getComputedStyle(document.querySelector(".card")).backgroundColor.match(/\d+/g).map(Number));
+      const isCard = async (at) => (await pixel(page, at, y + 2)).join() === card.join();
+      return `${(await isCard(x)) ? "" : "left "}${(await isCard(x + width - 1)) ? "" : "right"}`;
+    };
+    assert.ok(await table.evaluate((one) => one.scrollWidth > one.clientWidth), "the table fits: this shows nothing");
+    await until("right", edges);
+    await table.evaluate((one) => one.scrollTo(one.scrollWidth, 0));
+    await until("left ", edges);
     assert.deepEqual(faults, []);
     await context.close();
   }

@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFile, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
@@ -32,11 +33,45 @@ async function freePort() {
 // Variables with this prefix are settings of Foretell.
 const withoutSettings = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("FORETELL_")));
 
+const EXAMPLE = path.join(repository, "deploy/adult/foretell.toml");
+
+/** Writes the example with more in it: a companion of the events, a rule that acts, and an MLflow server that does not answer. */
+export async function extended(folder) {
+  const text = (await readFile(EXAMPLE, "utf8"))
+    .replace("../../schemas", path.join(repository, "schemas"))
+    .replaceAll('path = "adult', `path = "${path.dirname(EXAMPLE)}/adult`);
+  const schema = { type: "record", name: "Registration", fields: [
+    { name: "registration", type: "long" },
+    { name: "respondent_id", type: "string" },
+    { name: "registered_at", type: { type: "long", logicalType: "timestamp-millis" } },
+    { name: "workclass", type: ["null", "string"], default: null },
+  ] };
+  await writeFile(path.join(folder, "registration.avsc"), JSON.stringify(schema));
+  const config = path.join(folder, "foretell.toml");
+  await writeFile(config, `${text}
+[[events.companions]]
+topic = "registrations"
+schema = "registration.avsc"
+event_id = "registration"
+event_time = "registered_at"
+
+[[actions]]
+name = "call"
+when = "true"
+after = "1h"
+cancel_on = ["outcome"]
+
+[mlflow]
+tracking_uri = "http://127.0.0.1:1"
+`);
+  return config;
+}
+
 /** Starts a demo, which runs until `stop`. Later settings override earlier ones. */
-export async function demo(more = ["--limit", "1200", "--rate", "400"]) {
+export async function demo(more = ["--limit", "1200", "--rate", "400"], config = EXAMPLE) {
   const port = await freePort();
   const settings = [`http.bind=127.0.0.1:${port}`, `http.bearer_token=${TOKEN}`, "learning.retrain_after=300", "tuning.trials=1", "learning.tuning.trials=0", "tuning.iterations_max=40"];
-  const process_ = spawn(binary, ["demo", "--json", "--keep-running", "-c", path.join(repository, "deploy/adult/foretell.toml"),
+  const process_ = spawn(binary, ["demo", "--json", "--keep-running", "-c", config,
     ...settings.flatMap((setting) => ["--set", setting]), ...more], { stdio: ["ignore", "pipe", "pipe"], env: withoutSettings });
   const output = { text: "", errors: "" };
   process_.stdout.on("data", (text) => { output.text += text; });

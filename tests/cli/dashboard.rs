@@ -6,7 +6,7 @@ use std::{
 };
 
 use reqwest::{blocking::Client, header::HeaderMap};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use crate::process::{Http, Process, SOON, at, example, quick_settings, until};
 
@@ -24,7 +24,12 @@ impl Instance {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = quick_settings(folder.path(), 500);
-        let more = ["tuning.iterations_max=20", "http.streams_max=2"].map(str::to_owned);
+        let more = [
+            "tuning.iterations_max=20",
+            "http.streams_max=2",
+            "mlflow.tracking_uri=http://127.0.0.1:1",
+        ];
+        let more = more.map(str::to_owned);
         settings.extend(more);
         settings.push(format!("http.bearer_token={TOKEN}"));
         let config = example();
@@ -63,13 +68,17 @@ impl Instance {
     }
 }
 
-/// The data of the next event.
-fn event(stream: &mut BufReader<TcpStream>) -> Json {
+/// The type and the data of the next event.
+fn event(stream: &mut BufReader<TcpStream>) -> (String, Json) {
+    let mut kind = String::new();
     loop {
         let mut line = String::new();
         assert!(stream.read_line(&mut line).unwrap() > 0, "the stream ended");
+        if let Some(name) = line.strip_prefix("event: ") {
+            kind = name.trim_end().to_owned();
+        }
         if let Some(data) = line.strip_prefix("data: ") {
-            return serde_json::from_str(data).unwrap();
+            return (kind, serde_json::from_str(data).unwrap());
         }
     }
 }
@@ -92,11 +101,17 @@ fn files_are_safe_compressed_and_kept_and_streams_are_bounded_and_end_at_a_stop(
     });
     let (head, _) = instance.stream();
     assert!(head.starts_with("http/1.1 503 ") && head.contains("retry-after: "), "{head}");
+    for _ in 0..1_000 {
+        assert_eq!(instance.get("/api/v1/stream", &[]).0, 503);
+    }
+    assert_eq!(instance.get("/readyz", &[]).0, 200, "refused viewers do no harm");
     for stream in &mut streams {
-        let first = event(stream);
+        let (kind, first) = event(stream);
+        assert_eq!(kind, "status", "{first}");
         assert_eq!(at(&first, "/application"), "adult");
         assert!(!at(&first, "/history/at").as_array().unwrap().is_empty(), "{first}");
-        let next = event(stream);
+        let (kind, next) = event(stream);
+        assert_eq!(kind, "change", "{next}");
         assert!(next.get("history").is_none() && next.get("application").is_none(), "{next}");
         assert!(at(&next, "/live/at").as_i64() > at(&first, "/live/at").as_i64());
     }
@@ -178,6 +193,22 @@ fn numbers(instance: &Instance) {
         at(&instance.snapshot(), "/live/lag").as_u64().filter(|lag| *lag == 0)
     });
     assert_eq!(lag, 0);
+    // The outage of MLflow, and what waits: in the status, and in what the page shows.
+    let status = until("the outage is in the status", SOON, || {
+        let status = instance.http.status();
+        at(&status, "/mlflow/unavailable_since").is_i64().then_some(status)
+    });
+    assert_eq!(at(&status, "/mlflow/sends"), true);
+    assert!(at(&status, "/mlflow/reason").as_str().unwrap().contains("connect"), "{status}");
+    assert_eq!(at(&status, "/waiting"), &json!({"predictions": 1, "outcomes": 0}));
+    assert_eq!(at(&status, "/outcomes/late"), 0);
+    assert_eq!(at(&status, "/topics/companions"), &json!([]));
+    until("the page has them", SOON, || {
+        let snapshot = instance.snapshot();
+        let is_shown = at(&snapshot, "/instances/0/status/mlflow/unavailable_since").is_i64()
+            && at(&snapshot, "/live/waiting/predictions") == 1;
+        is_shown.then_some(())
+    });
     let points = |snapshot: &Json| at(snapshot, "/history/events").as_array().unwrap().len();
     assert!(points(&snapshot) > 0);
 }

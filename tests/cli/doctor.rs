@@ -1,6 +1,11 @@
 //! `foretell doctor` without a broker or a registry: its check results and its exit code.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    thread,
+    time::Duration,
+};
 
 use serde_json::Value as Json;
 
@@ -76,6 +81,48 @@ fn services_that_do_not_answer_and_skipped_checks_are_reported() {
     }
     assert!(lines[3].contains("set [schema_registry] url"), "{output}");
     assert_eq!(lines[7], "7 checks: 2 ok, 3 warnings, 2 failed");
+}
+
+/// Answers one request, whose first line the thread returns.
+fn answer_once(status: &'static str, body: &'static str) -> (String, thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let serve = move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+        let first = lines.next().unwrap();
+        assert!(lines.any(|line| line.is_empty()), "the head ends");
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close");
+        write!(stream, "{head}\r\n\r\n{body}").unwrap();
+        first
+    };
+    (uri, thread::spawn(serve))
+}
+
+#[test]
+fn the_mlflow_server_is_asked_for_the_experiment() {
+    let check = |uri: &str, expected: &str, words: &str| {
+        let uri = format!("mlflow.tracking_uri={uri}");
+        let results = checks(doctor(&["--json", "--set", &uri]), 1);
+        let (_, status, detail) = results.iter().find(|(name, ..)| name == "mlflow").unwrap();
+        assert_eq!(status, expected, "{detail}");
+        assert!(detail.contains(words), "{words:?} in {detail}");
+    };
+    check("http://127.0.0.1:1", "warning", "--set mlflow.tracking_uri: http://127.0.0.1:1: ");
+    let answered = |status: &'static str, body: &'static str, expected: &str, words: &str| {
+        let (uri, server) = answer_once(status, body);
+        check(&uri, expected, words);
+        let asked = server.join().unwrap();
+        let path = "GET /api/2.0/mlflow/experiments/get-by-name?experiment_name=adult ";
+        assert!(asked.starts_with(path), "{asked}");
+    };
+    let found = r#"{"experiment": {"experiment_id": "1"}}"#;
+    answered("200 OK", found, "ok", "has the experiment \"adult\"");
+    let missing = r#"{"error_code": "RESOURCE_DOES_NOT_EXIST"}"#;
+    answered("404 Not Found", missing, "ok", "creates the experiment \"adult\"");
+    answered("401 Unauthorized", "", "warning", "401");
+    answered("200 OK", "<html>", "warning", "is tracking_uri the address of an MLflow server?");
 }
 
 #[test]

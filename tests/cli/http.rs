@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
 };
 
-use foretell::http::{PROBLEMS, ROUTES};
+use foretell::http::{Access, PROBLEMS, ROUTES};
 use reqwest::{Method, blocking::Client, header::HeaderMap};
 use serde_json::{Value as Json, json};
 
@@ -261,6 +261,36 @@ fn names(instance: &Instance) {
     assert!(instance.send_raw(target).starts_with("HTTP/1.1 403 "));
     let none = "GET /api/v1/status HTTP/1.1\r\nConnection: close\r\n\r\n";
     assert!(instance.send_raw(none).starts_with("HTTP/1.1 400 "));
+    another_name(instance, |_| Some(403));
+}
+
+/// Asks every route under the name of another site, as a page does whose DNS points to this server, and from the page of another
+/// site. `expected` is the status by what the route requires; none if it answers as ever. Probes and `/metrics` always do.
+fn another_name(instance: &Instance, expected: impl Fn(Access) -> Option<u16>) {
+    for route in ROUTES {
+        let path: Vec<&str> = route
+            .path
+            .split('/')
+            .map(|part| if part.starts_with('{') { "x" } else { part })
+            .collect();
+        let path = path.join("/");
+        let last = path.rsplit('/').next().unwrap();
+        let is_probe = ["livez", "readyz", "startupz", "metrics", "ping", "health", "live"]
+            .contains(&last)
+            || path == "/v2/health/ready";
+        let expected = if is_probe { None } else { expected(route.access) };
+        for header in [("host", "evil.example"), ("origin", "http://evil.example")] {
+            let status = instance.ask(route.method.clone(), &path, &[JSON, header], "{}").status;
+            match expected {
+                Some(expected) => {
+                    assert_eq!(status, expected, "{} {path} {header:?}", route.method)
+                }
+                None => {
+                    assert!(![401, 403].contains(&status), "{} {path} {header:?}", route.method)
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -299,6 +329,12 @@ fn the_token_is_checked_before_the_body_and_slow_clients_are_disconnected() {
         "{answer}"
     );
     assert_eq!(instance.send_raw(""), "", "a connection without a request gets no response");
+    another_name(&instance, |access| match access {
+        Access::Open | Access::Read => Some(403),
+        Access::Respondents | Access::Write => Some(401),
+    });
+    let headers = [("authorization", "Bearer tok"), ("host", "any.example")];
+    assert_eq!(instance.ask(Method::GET, "/api/v1/status", &headers, "").status, 200);
 
     too_many(&instance);
     instance.end();
@@ -347,6 +383,10 @@ fn the_read_token_reads_and_does_not_write() {
         assert_eq!(status(&Method::POST, path, Some("read-me")), (403, true), "{path}");
     }
     assert_eq!(status(&Method::POST, "/api/v1/events", Some("tok")), (202, false));
+    another_name(&instance, |access| match access {
+        Access::Open => None,
+        Access::Read | Access::Respondents | Access::Write => Some(401),
+    });
     instance.end();
 }
 

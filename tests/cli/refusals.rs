@@ -98,6 +98,14 @@ fn an_invalid_setting_is_refused() {
     set("events.respondent_id=nobody", &["`nobody`", "respondent id"]);
     set("features.ignored=[\"nothing\"]", &["[features]", "no answer \"nothing\""]);
     set("schema_registry.url=registry:8081", &["[schema_registry] url", "http://"]);
+    for section in ["mlflow", "schema_registry"] {
+        let refused = |key: &str, problem: &str| {
+            let place = format!("--set {section}.{key}: [{section}] {key}: {problem}");
+            set(&format!("{section}.{key}=ann"), &[&place]);
+        };
+        refused("username", "there is no password");
+        refused("password", "there is no username");
+    }
     set("schema_registry.url=http://registry:port", &["[schema_registry] url", "the port after"]);
 }
 

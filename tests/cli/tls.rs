@@ -120,6 +120,38 @@ fn a_renewed_certificate_is_served_without_a_restart() {
 }
 
 #[test]
+fn a_client_over_the_limit_is_answered_503_and_does_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = Certificate::new(1);
+    certificate.write(folder.path());
+    let [files, key] = settings(folder.path());
+    let more = ["http.connections_max=20", "http.read_timeout=10m", "http.bearer_token=tok"];
+    let instance = Instance::start_tls(&[&[files.as_str(), &key], &more[..]].concat());
+    let address = instance.http.base.replace("http://", "https://");
+    // Each request has a connection of its own.
+    let status = || {
+        let answer = certificate.client().get(format!("{address}/livez")).send().ok()?;
+        Some((answer.status().as_u16(), answer.headers().contains_key("retry-after")))
+    };
+    until("it serves", SOON, || (status()? == (200, false)).then_some(()));
+    // Those of requests that are answered count until they are closed.
+    let mut connections = Vec::new();
+    until("every connection is taken", SOON, || {
+        connections.push(instance.http.connect());
+        (status()? == (503, true)).then_some(())
+    });
+    // More clients than are answered at the same time, which send nothing: they are closed, and the others still get an answer.
+    let mut silent: Vec<_> = (0..100).map(|_| instance.http.connect()).collect();
+    for stream in &mut silent {
+        let _closed_or_reset = stream.read(&mut [0; 16]);
+    }
+    until("it answers again", SOON, || (status()? == (503, true)).then_some(()));
+    drop(connections);
+    until("it serves again", SOON, || (status()? == (200, false)).then_some(()));
+    instance.end();
+}
+
+#[test]
 fn files_that_cannot_be_used_are_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (Certificate::new(1), Certificate::new(2));

@@ -1,6 +1,6 @@
 //! Actions: every key of a rule, timers, cancellation, the control share, and what examples say about them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use foretell::{
     events::{
@@ -14,7 +14,10 @@ use foretell::{
         outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
     },
 };
-use foretell_streams::{record::OutputRecord, time::EventTime};
+use foretell_streams::{
+    record::{OutputRecord, Topic},
+    time::EventTime,
+};
 use serde_json::json;
 
 use crate::{
@@ -372,6 +375,57 @@ fn a_cancelled_action_has_its_idempotency_key_and_says_why() {
         scored.actions().swap_remove(0).action_id
     };
     assert_eq!(id(&[page("ann", 1)]), id(&[time_is(10)]));
+}
+
+#[test]
+fn a_respondent_shows_the_cancelled_actions_and_why_for_as_long_as_those_that_were_due() {
+    let cancel_on = vec![CancelOn::Outcome, CancelOn::Event];
+    let soon = RuleSettings { after: later(10), cancel_on, ..call() };
+    let shown = |scored: &mut Scored| -> Vec<String> {
+        let known = respondents::answer(scored, "ann").actions;
+        let lines = known.iter().map(|action| {
+            let due = (action.due.0 - EPOCH_MS) / 1_000;
+            let why = action.cancelled.as_deref().unwrap_or("-");
+            format!("{} {} due {due}: {why}", action.state(), action.rule)
+        });
+        lines.collect()
+    };
+    let mut scored = started(std::slice::from_ref(&soon));
+    for one in [visit("ann", 0), page("ann", 1), visit("ann", 2)] {
+        scored.apply(&one);
+    }
+    let cancelled = "cancelled call due 10: another event came";
+    assert_eq!(shown(&mut scored), [cancelled, "pending call due 12: -"]);
+    scored.apply(&Operation::Restart);
+    assert_eq!(shown(&mut scored), [cancelled, "pending call due 12: -"], "after a restart");
+    scored.apply(&time_is(12));
+    assert_eq!(shown(&mut scored), [cancelled, "requested call due 12: -"]);
+    let mut held_out = started(&[RuleSettings { control: 1.0 - 1e-9, ..soon.clone() }]);
+    [visit("ann", 0), outcome("ann", 1, "no")].iter().for_each(|one| held_out.apply(one));
+    let answer = respondents::answer(&mut held_out, "ann").actions;
+    assert!(answer[0].is_control, "one that would have been held out");
+    assert_eq!(answer[0].cancelled.as_deref(), Some("an outcome came"));
+
+    // The newest twenty of a respondent, for the window or twice the period, and grace.
+    let often = AtMost { times: 100, per: Duration::from_secs(60) };
+    let mut scored = started(&[RuleSettings { at_most: often, ..soon }]);
+    for at in 0..47 {
+        scored.apply(&visit("ann", at));
+    }
+    let lines = shown(&mut scored);
+    let cancelled = lines.iter().filter(|line| line.starts_with("cancelled "));
+    let cancelled: Vec<&String> = cancelled.collect();
+    assert_eq!(cancelled.len(), 20, "{lines:?}");
+    assert!(cancelled[0].contains("due 36: ") && cancelled[19].contains("due 55: "), "{lines:?}");
+    scored.apply(&time_is(46 + 2 * 60 + GRACE + 1));
+    scored.driver.advance(Duration::from_secs(1)).unwrap();
+    assert!(shown(&mut scored).iter().all(|line| !line.starts_with("cancelled ")));
+    scored.apply(&Operation::Commit);
+    let changelog = Topic::new("shop-scoring-cancelled-actions-changelog");
+    let changelog = scored.driver.changelog(&changelog);
+    let kept: BTreeMap<_, _> =
+        changelog.iter().map(|record| (&record.key, &record.value)).collect();
+    assert!(kept.values().all(|value| value.is_none()), "the store is empty");
 }
 
 #[test]

@@ -65,13 +65,13 @@ fn scoring_with_actions() {
     source outcomes (topic shop.outcomes)
       outcomes --> cancel-on-outcome
       outcomes --> join
-    processor cancel-on-outcome [stores actions-by-stream-time, actions-by-wall-clock, acted]
+    processor cancel-on-outcome [stores actions-by-stream-time, actions-by-wall-clock, acted, cancelled-actions]
       cancel-on-outcome --> actions
     processor gather [stores recent-events, observations]
       gather --> cancel-on-event
       gather --> score
       gather --> reply-to-event
-    processor cancel-on-event [stores actions-by-stream-time, actions-by-wall-clock, acted]
+    processor cancel-on-event [stores actions-by-stream-time, actions-by-wall-clock, acted, cancelled-actions]
       cancel-on-event --> actions
     processor score
       score --> predictions
@@ -83,16 +83,16 @@ fn scoring_with_actions() {
     processor summarize
       summarize --> window-summaries
     sink window-summaries (topic shop.window-summaries)
-    processor act-on-prediction [stores actions-by-stream-time, actions-by-wall-clock, acted]
+    processor act-on-prediction [stores actions-by-stream-time, actions-by-wall-clock, acted, cancelled-actions]
       act-on-prediction --> actions
     sink actions (topic shop.actions)
-    processor reply-to-prediction [stores actions-by-stream-time, actions-by-wall-clock, acted]
+    processor reply-to-prediction [stores actions-by-stream-time, actions-by-wall-clock, acted, cancelled-actions]
       reply-to-prediction --> replies
-    processor reply-to-event [stores actions-by-stream-time, actions-by-wall-clock, acted, outcomes]
+    processor reply-to-event [stores actions-by-stream-time, actions-by-wall-clock, acted, cancelled-actions, outcomes]
       reply-to-event --> replies
     source queries (topic shop.queries)
       queries --> answer-query
-    processor answer-query [stores observations, outcomes, actions-by-stream-time, actions-by-wall-clock, acted]
+    processor answer-query [stores observations, outcomes, actions-by-stream-time, actions-by-wall-clock, acted, cancelled-actions]
       answer-query --> replies
     sink replies (topic shop.replies)
     processor store-prediction [stores outcomes, acted]

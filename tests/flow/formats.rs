@@ -7,7 +7,7 @@ use std::{fmt::Write as _, fs, path::PathBuf, process::Command, time::Duration};
 use foretell::{
     events::command::CommandKind,
     processors::{
-        actions::{After, RuleSettings},
+        actions::{After, CancelOn, RuleSettings},
         learning::{
             job::{Cause, CheckRequest, Job, TrainingRequest},
             outputs::records_of,
@@ -29,6 +29,7 @@ use serde_json::json;
 use crate::{
     actions::rule,
     fixture::{NOW, second_model},
+    respondents,
     scored::{Operation, Scored, Settings, outcome, time_is, visit},
 };
 
@@ -173,6 +174,30 @@ fn the_stores_of_actions_are_written_in_their_format() {
         "the stores' format has changed: raise its number beside the type, keep reading the old one, \
          and put what is written now into golden/actions-v3.txt"
     );
+}
+
+#[test]
+fn the_store_of_cancelled_actions_is_written_in_its_format_and_restored() {
+    let stores = ["shop-scoring-cancelled-actions-changelog"];
+    let mut settings = rules_of_each_kind();
+    settings.rules[0].cancel_on = vec![CancelOn::Outcome];
+    let shown = |scored: &mut Scored| {
+        let known = respondents::answer(scored, "ann").actions;
+        known.into_iter().find_map(|action| Some((action.rule, action.cancelled?)))
+    };
+    let mut scored = instance_with(&settings);
+    scored.apply(&visit("ann", 10));
+    scored.apply(&outcome("ann", 11, "no"));
+    scored.apply(&Operation::Commit);
+    let kept = fs::read_to_string(golden("cancelled-actions-v1.txt")).unwrap();
+    assert_eq!(changelog_lines(&scored, &stores), kept, "raise the number of the format");
+    let expected = Some(("soon".to_owned(), "an outcome came".to_owned()));
+    assert_eq!(shown(&mut scored), expected);
+    let mut scored = instance_with(&settings);
+    leave(&mut scored.driver, &left("cancelled-actions-v1.txt"));
+    scored.apply(&Operation::Restart);
+    scored.apply(&time_is(12));
+    assert_eq!(shown(&mut scored), expected);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The outcome join: every row of the table of outcomes in docs/concepts.md.
 
-use foretell::processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy};
+use foretell::processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy, WaitingNow};
 use foretell_streams::record::Header;
+use proptest::prelude::*;
 
 use crate::{
     fixture::classes,
@@ -26,6 +27,60 @@ fn check(settings: &Settings, happens: &[Operation], expected: &[&str], counted:
 }
 
 const ANN_YES: &str = "learned ann@0 yes after 5 s 3 gold 1.5";
+
+#[test]
+fn what_waits_is_counted_until_it_is_joined_or_its_window_has_passed() {
+    let mut scored = Scored::new(&Settings::default());
+    let mut after = |happens: &[Operation], predictions: u64, outcomes: u64| {
+        happens.iter().chain([&Operation::Commit]).for_each(|one| scored.apply(one));
+        let expected = WaitingNow { predictions: Some(predictions), outcomes: Some(outcomes) };
+        assert_eq!(scored.waiting(), expected, "{happens:?}");
+    };
+    after(&[], 0, 0);
+    after(&[visit("ann", 0), visit("bob", 0), outcome("cem", 1, "yes")], 2, 1);
+    after(&[outcome("cem", 1, "yes")], 2, 1);
+    after(&[Operation::Restart], 2, 1);
+    after(&[outcome("ann", 2, "yes"), visit("cem", 3)], 1, 0);
+    after(&[outcome("dee", 4, "no"), Operation::Abort], 1, 0);
+    after(&[time_is(WINDOW + GRACE + 10)], 0, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// What is counted as it enters and leaves is what a task that starts counts in its store.
+    #[test]
+    fn what_waits_is_what_the_store_has(
+        learn_from in prop::sample::select(vec![LearnFrom::First, LearnFrom::Last, LearnFrom::Every]),
+        conflict in prop::sample::select(vec![ConflictPolicy::First, ConflictPolicy::Last, ConflictPolicy::Max]),
+        has_label in any::<bool>(),
+        happens in prop::collection::vec((0..12_u8, 0..3_usize, 0..400_i64), 1..60),
+    ) {
+        let unlabelled = if has_label {
+            UnlabelledPolicy::Label("no".to_owned())
+        } else {
+            UnlabelledPolicy::Drop
+        };
+        let settings = Settings { learn_from, conflict, unlabelled, ..Settings::default() };
+        let mut scored = Scored::new(&settings);
+        for (kind, who, at) in happens {
+            let who = ["ann", "bob", "cem"][who];
+            scored.apply(&match kind {
+                0..=5 => visit(who, at),
+                6..=7 => outcome(who, at, "yes"),
+                8 => outcome(who, at, "no"),
+                9 => time_is(at),
+                10 => Operation::Abort,
+                _ => Operation::Commit,
+            });
+        }
+        scored.apply(&Operation::Commit);
+        let counted = scored.waiting();
+        scored.apply(&Operation::Restart);
+        scored.apply(&Operation::Commit);
+        prop_assert_eq!(counted, scored.waiting());
+    }
+}
 
 #[test]
 fn an_outcome_after_its_prediction_is_joined() {

@@ -24,7 +24,7 @@ use foretell::{
         learning::outputs::records_of,
         metrics::ApplicationMetrics,
         model_table::{CHALLENGER, CHAMPION, ModelTable, ModelTableError, Serving},
-        outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
+        outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy, WaitingNow},
         topology::{ScoringParts, scoring},
     },
 };
@@ -410,6 +410,11 @@ impl Scored {
         let family = families.iter().find(|family| family.name() == name);
         let metrics = family.map_or(&[][..], |family| family.get_metric());
         metrics.iter().map(|metric| metric.get_histogram().get_sample_count()).sum()
+    }
+
+    /// What waits in the outcome store.
+    pub(crate) fn waiting(&self) -> WaitingNow {
+        self.metrics.waiting().read()
     }
 
     /// The sum of a counter's series: all of them, or those with the label value `label`.

@@ -80,3 +80,14 @@ impl Outcome {
         Self::Failed { reason: reason.into(), retry_after: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::processors::dead_letters::DELIVERY_CLASSES;
+
+    #[test]
+    fn the_classes_are_known_where_dead_letters_are_listed() {
+        assert_eq!(REJECTION_CLASSES, DELIVERY_CLASSES);
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   configuration ─▶ broker ───┬▶ timeouts, transactions, topics, changelogs, groups ─┐
-//!                    registry ─┴▶ mode, schemas ──────────────────────────────────────┴▶ model     http
+//!                    registry ─┴▶ mode, schemas ──────────────────────────────────────┴▶ model     mlflow     http
 //! ```
 //!
 //! It changes nothing: no topic, group, record or schema. The broker keeps one transactional id,
@@ -11,6 +11,7 @@
 
 mod brokers;
 mod groups;
+mod mlflow;
 mod placement;
 mod schemas;
 mod serving;
@@ -60,6 +61,10 @@ pub fn examine(config: &Config, show: &mut dyn FnMut(&CheckResult)) -> Report {
     let registry = doctor.check_registry(is_initialised);
     if is_initialised {
         doctor.check_model(broker.map(|(broker, _)| broker), registry);
+    }
+    if let Some(settings) = &config.mlflow {
+        let result = mlflow::mlflow(settings, &tracking::probe(settings));
+        doctor.add_with_source("mlflow.tracking_uri", result);
     }
     let bind = &config.http.bind;
     let http = serving::http(bind, &serving::probe_address(&config.http), &config.application());

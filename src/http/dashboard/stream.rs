@@ -1,7 +1,7 @@
 //! The stream of snapshots: server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 //!
-//! One producer makes an event every second, while there are viewers, and puts it into the queue of each. The event has the
-//! sections that have changed, as JSON; the first of a viewer has all. A viewer whose queue is full is dropped, so a slow client
+//! The first event of a viewer, `status`, has every section as JSON. One producer makes an event every second, while there are
+//! viewers, and puts it into the queue of each: `change`, with the sections that have changed. A viewer whose queue is full is dropped, so a slow client
 //! costs [`QUEUED_MAX`] events, and nothing waits for it. It connects again and gets all sections.
 
 use std::{
@@ -27,6 +27,11 @@ use crate::{
 const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 /// Events that wait for a client. One has a few kilobytes, the first some 50.
 const QUEUED_MAX: usize = 4;
+
+/// The type of the first event: it replaces what a client has.
+const STATUS: &str = "status";
+/// The type of the others: their sections replace those of the same names.
+const CHANGE: &str = "change";
 
 /// Everybody who watches. Clones share them.
 #[derive(Clone)]
@@ -69,7 +74,7 @@ impl Viewers {
         }
         let (queue, events) = mpsc::channel(QUEUED_MAX);
         // The queue is empty.
-        drop(queue.try_send(event(&whole(&self.board))));
+        drop(queue.try_send(event(STATUS, &whole(&self.board))));
         open.queues.push(queue);
         Some(Body::from_stream(Events(events)))
     }
@@ -86,7 +91,7 @@ impl Viewers {
         loop {
             sleep(EVENT_INTERVAL).await;
             let changed = changed(sections(&self.board), &mut sent);
-            let event = event(&changed);
+            let event = event(CHANGE, &changed);
             let mut open = self.open();
             open.queues.retain(|queue| queue.try_send(event.clone()).is_ok());
             if open.queues.is_empty() {
@@ -114,9 +119,9 @@ fn changed(
 }
 
 /// An event. JSON has no line breaks, which would end the data.
-fn event(snapshot: &Map<String, Json>) -> Bytes {
-    let json = serde_json::to_string(snapshot).unwrap_or_default();
-    Bytes::from(format!("event: snapshot\ndata: {json}\n\n"))
+fn event(kind: &str, sections: &Map<String, Json>) -> Bytes {
+    let json = serde_json::to_string(sections).unwrap_or_default();
+    Bytes::from(format!("event: {kind}\ndata: {json}\n\n"))
 }
 
 /// The events of one viewer.
@@ -152,9 +157,10 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_of_data() {
-        let event = event(&object(json!({"text": "two\nlines\r\n\u{2028}"})));
+        let event = event(CHANGE, &object(json!({"text": "two\nlines\r\n\u{2028}"})));
         let text = String::from_utf8(event.to_vec()).unwrap();
         let lines: Vec<&str> = text.split('\n').collect();
+        assert_eq!(lines[0], "event: change");
         assert_eq!(lines.len(), 4, "{text:?}");
         let data: Json = serde_json::from_str(lines[1].strip_prefix("data: ").unwrap()).unwrap();
         assert_eq!(data["text"], "two\nlines\r\n\u{2028}");
@@ -190,10 +196,7 @@ mod tests {
             let body = viewers.add().unwrap();
             viewers.close();
             let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-            assert!(
-                bytes.starts_with(b"event: snapshot\ndata: {"),
-                "it ends after its first event"
-            );
+            assert!(bytes.starts_with(b"event: status\ndata: {"), "it ends after its first event");
             assert!(viewers.add().is_none());
         });
     }

@@ -249,6 +249,10 @@ fn status() -> Json {
         ("training", or_null("object")),
         ("quality", or_null("object")),
         ("uplift", list(OBJECT())),
+        ("outcomes", OBJECT()),
+        ("waiting", OBJECT()),
+        ("mlflow", or_null("object")),
+        ("topics", OBJECT()),
         ("workers", OBJECT()),
     ])
 }
@@ -366,7 +370,7 @@ fn model() -> Json {
 fn stream() -> Json {
     json!({
         "type": "string",
-        "description": "Server-sent events of type snapshot, with sections of Dashboard.",
+        "description": "Server-sent events. The first, of type status, is a Dashboard; each of those after it, of type change, has the fields of Dashboard that have changed.",
     })
 }
 
@@ -390,6 +394,7 @@ fn dead_letter() -> Json {
         ("topic", TEXT()),
         ("partition", WHOLE()),
         ("offset", WHOLE()),
+        ("schema_id", or_null("integer")),
         ("key", or_null("string")),
         ("replayed", json!({ "type": "boolean" })),
     ]);
@@ -401,7 +406,6 @@ fn dead_letter() -> Json {
     for name in ["value_error", "value_raw"] {
         schema["properties"][name] = TEXT();
     }
-    schema["properties"]["schema_id"] = or_null("integer");
     schema["properties"]["headers"] = list(json!({ "type": "array", "items": TEXT() }));
     schema
 }

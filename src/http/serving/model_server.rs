@@ -30,6 +30,6 @@ pub async fn serve_model(
         Handler::Instance(_) => None,
     });
     let routes = guarded(routes, &access).with_state(serving).merge(probes::probes(state));
-    let router = observed(routes, access, metrics.clone());
+    let router = observed(routes, metrics.clone());
     server::serve(listener, router, transport, metrics, stop).await;
 }

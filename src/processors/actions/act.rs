@@ -100,7 +100,8 @@ impl Processor for ActOnPrediction {
         match punctuation {
             Punctuation::StreamTime(now) => self.timers.fire_due(Timeline::Stream, now, ctx),
             Punctuation::WallClock(now) => {
-                self.timers.fire_due(Timeline::Wall, EventTime(now.0), ctx)
+                self.timers.fire_due(Timeline::Wall, EventTime(now.0), ctx)?;
+                Ok(self.timers.cancelled.expire(ctx)?)
             }
         }
     }

@@ -5,7 +5,7 @@
 //!                     (each rule)                      [timers]          [acted] ─▶ labelled examples (the join)
 //!   another event ─▶ cancel-on-event ────────────────────┤
 //!   outcome ───────▶ cancel-on-outcome ──────────────────┤
-//!   later prediction ────────────────────────────────────┴──────────▶ CANCELLED
+//!   later prediction ────────────────────────────────────┴──────────▶ CANCELLED [cancelled-actions] ─▶ look-ups of respondents
 //! ```
 //!
 //! A pending action is its record, encoded, in a window store whose times are the due times: one store for stream time, one for
@@ -16,6 +16,7 @@ mod act;
 mod acted;
 mod at_most;
 mod cancel;
+mod cancelled;
 pub mod metrics;
 mod rule;
 mod timers;
@@ -36,6 +37,7 @@ use crate::{
         actions::{
             act::ActOnPrediction,
             cancel::{CancelOnEvent, CancelOnOutcome},
+            cancelled::{Cancelled, CancelledStore},
             metrics::ActionMetrics,
             timers::Timers,
         },
@@ -104,7 +106,7 @@ impl KnownActions {
         self.0.iter().flat_map(Timers::stores)
     }
 
-    /// The newest actions about a respondent: those that were due, then those that are pending.
+    /// The newest actions about a respondent: those that were cancelled, those that were due, then those that are pending.
     ///
     /// # Errors
     /// [`ProcessError::Retry`] if the schema of one is not available now; others if a store cannot be read.
@@ -140,6 +142,7 @@ impl Actions {
         let by_stream_time = timers("actions-by-stream-time");
         let by_wall_clock = timers("actions-by-wall-clock");
         let acted = topology.window_store("acted", Arc::new(Acted::codec()));
+        let cancelled = topology.window_store("cancelled-actions", Arc::new(Cancelled::codec()));
         let JoinWindow { window, grace } = parts.join_window;
         // An event that is one period late needs the actions of the period before it.
         let retention = window.max(rules.longest_per().saturating_mul(2)).saturating_add(grace);
@@ -148,6 +151,7 @@ impl Actions {
             by_stream_time,
             by_wall_clock,
             acted: ActedStore::new(acted, retention),
+            cancelled: CancelledStore::new(cancelled, retention),
             codec: Arc::clone(&parts.codec),
             metrics: parts.metrics.clone(),
         };

@@ -10,6 +10,7 @@ use crate::{
     },
     processors::actions::{
         Acted, ActedStore,
+        cancelled::{Cancelled, CancelledStore},
         metrics::ActionMetrics,
         rule::{After, CancelOn, Rules},
     },
@@ -75,14 +76,16 @@ pub(super) struct Timers {
     pub(super) by_stream_time: WindowHandle<Encoded<Action>>,
     pub(super) by_wall_clock: WindowHandle<Encoded<Action>>,
     pub(super) acted: ActedStore,
+    pub(super) cancelled: CancelledStore,
     pub(super) codec: Arc<AnsweredCodec<Action>>,
     pub(super) metrics: ActionMetrics,
 }
 
 impl Timers {
     /// The stores that a processor of actions uses.
-    pub(super) fn stores(&self) -> [StoreId; 3] {
-        [self.by_stream_time.id(), self.by_wall_clock.id(), self.acted.handle().id()]
+    pub(super) fn stores(&self) -> [StoreId; 4] {
+        let [acted, cancelled] = [self.acted.handle().id(), self.cancelled.handle().id()];
+        [self.by_stream_time.id(), self.by_wall_clock.id(), acted, cancelled]
     }
 
     fn store(&self, timeline: Timeline) -> &WindowHandle<Encoded<Action>> {
@@ -104,7 +107,7 @@ impl Timers {
         Ok(())
     }
 
-    /// The newest actions about a respondent: those that were due, then those that are pending.
+    /// The newest actions about a respondent: those that were cancelled, those that were due, then those that are pending.
     pub(super) fn about<Out: 'static>(
         &self,
         respondent: &str,
@@ -112,18 +115,18 @@ impl Timers {
     ) -> Result<Vec<RespondentAction>, ProcessError> {
         let always = (EventTime::MIN, EventTime::MAX);
         let due = self.acted.between(respondent, always, ctx)?;
-        let mut actions: Vec<RespondentAction> = due
-            .into_iter()
-            .map(|(time, acted)| RespondentAction {
-                action_id: acted.action_id,
-                prediction_id: acted.prediction_id,
-                rule: acted.rule,
-                rule_version: acted.rule_version,
-                is_control: !acted.acted,
-                is_pending: false,
-                due: acted.due.unwrap_or(time),
-            })
-            .collect();
+        let due = due.into_iter().map(|(time, acted)| RespondentAction {
+            action_id: acted.action_id,
+            prediction_id: acted.prediction_id,
+            rule: acted.rule,
+            rule_version: acted.rule_version,
+            is_control: !acted.acted,
+            is_pending: false,
+            due: acted.due.unwrap_or(time),
+            cancelled: None,
+        });
+        let mut actions = self.cancelled.about(respondent, ctx)?;
+        actions.extend(due);
         for timeline in Timeline::ALL {
             let mut pending = Vec::new();
             ctx.window(self.store(timeline)).fetch_bytes(
@@ -144,6 +147,7 @@ impl Timers {
                     is_control: action.state == ActionState::HeldOut,
                     is_pending: true,
                     due: action.due,
+                    cancelled: None,
                 })?);
             }
         }
@@ -192,13 +196,12 @@ impl Timers {
         let mut left = Vec::with_capacity(pending.len());
         for one in pending {
             let cancelled = self.read(&one.bytes, |action| {
-                is_cancelled(action)
-                    .then(|| ended(action, ActionState::Cancelled, reason, ctx.now()))
+                is_cancelled(action).then(|| cancelled(action, reason, ctx.now()))
             })?;
             match cancelled {
-                Some(Some(action)) => {
+                Some(Some((action, cancelled))) => {
                     ctx.window(self.store(one.timeline)).remove_at(respondent, one.position);
-                    self.forward(action, ctx)?;
+                    self.forward(action, Some(&cancelled), ctx)?;
                 }
                 Some(None) => left.push(one),
                 // Its schema is lost: `fire` reports it when it is due.
@@ -265,10 +268,10 @@ impl Timers {
         ctx: &mut ActionContext<'_>,
     ) -> Result<(), ProcessError> {
         let clock = EventTime(ctx.now().0);
-        let action = self.read(bytes, |action| {
+        let fired = self.read(bytes, |action| {
             if self.rules.named(action.rule).is_none() {
-                let reason = "the rule is gone";
-                return (ended(action, ActionState::Cancelled, reason, ctx.now()), None);
+                let (action, cancelled) = cancelled(action, "the rule is gone", ctx.now());
+                return (action, Err(cancelled));
             }
             let acted_at = match timeline {
                 Timeline::Stream => action.due,
@@ -277,29 +280,35 @@ impl Timers {
             };
             let acted = (acted_at.max(action.event_time), acted_of(action));
             let (state, reason) = (action.state, action.reason);
-            let respondent = action.respondent_id.to_owned();
-            (ended(action, state, reason, ctx.now()), Some((respondent, acted)))
+            (ended(action, state, reason, ctx.now()), Ok(acted))
         })?;
-        let Some((action, acted)) = action else { return Ok(()) };
-        if let Some((respondent, (time, acted))) = acted {
-            self.acted.add(&respondent, time, &acted, ctx)?;
+        match fired {
+            Some((action, Ok((time, acted)))) => {
+                self.acted.add(action.get().respondent_id, time, &acted, ctx)?;
+                self.forward(action, None, ctx)
+            }
+            Some((action, Err(cancelled))) => self.forward(action, Some(&cancelled), ctx),
+            None => Ok(()),
         }
-        self.forward(action, ctx)
     }
 
-    /// Forwards the record of an action, and counts it.
+    /// Forwards the record of an action, and counts it. One that was cancelled is stored for look-ups.
     fn forward(
         &self,
         action: Encoded<Action>,
+        cancelled: Option<&Cancelled>,
         ctx: &mut ActionContext<'_>,
     ) -> Result<(), ProcessError> {
-        let (rule, state, key, time) = {
+        let (rule, state, respondent, time) = {
             let action = action.get();
-            let key = action.respondent_id.as_bytes().to_vec();
-            (action.rule.to_owned(), action.state, key, action.event_time)
+            let respondent = action.respondent_id.to_owned();
+            (action.rule.to_owned(), action.state, respondent, action.event_time)
         };
+        if let Some(cancelled) = cancelled {
+            self.cancelled.add(&respondent, time, cancelled, ctx)?;
+        }
         ctx.count(&self.metrics.actions(&rule, state.name()), 1);
-        ctx.forward(&Record { key: Some(key), value: action, time })
+        ctx.forward(&Record { key: Some(respondent.into_bytes()), value: action, time })
     }
 
     /// Reads a pending action; none, and a message, if its writer schema is lost.
@@ -318,6 +327,12 @@ impl Timers {
             }
         }
     }
+}
+
+/// The record that cancels a pending action, and what is stored about it.
+fn cancelled(action: ActionRef<'_>, reason: &str, now: WallTime) -> (Encoded<Action>, Cancelled) {
+    let stored = Cancelled::new(action, reason);
+    (ended(action, ActionState::Cancelled, reason, now), stored)
 }
 
 /// The record that ends a pending action.

@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
+use crate::events::codecs;
 use foretell_streams::{
     record::{Header, InputRecord, Offset, OutputRecord, Partition, Topic},
     task::dead_letter::{self, Described},
@@ -56,6 +57,8 @@ pub struct LetterSummary {
     pub partition: i32,
     /// The offset of its record; −1 if it was an output.
     pub offset: i64,
+    /// The id of the writer schema of its value, if it is known.
+    pub schema_id: Option<u32>,
     /// The key of its record, at most [`KEY_CHARS_MAX`] characters of it.
     pub key: Option<String>,
     /// The length of the value of its record in bytes.
@@ -143,11 +146,19 @@ impl Letter {
             topic,
             partition,
             offset,
+            schema_id: self.schema_id(),
             key: self.key.as_deref().map(|key| printable(key, KEY_CHARS_MAX)),
             value_bytes: self.value.as_ref().map(length).or(self.described.left_out),
             value: self.value.as_deref().map(|value| printable(value, VALUE_CHARS_MAX)),
             replayed: false,
         }
+    }
+
+    /// The id of the writer schema of the value: that of the headers, which they have if it was the problem, or else that of the
+    /// value itself.
+    pub(super) fn schema_id(&self) -> Option<u32> {
+        let of_value = || self.value.as_deref().and_then(codecs::writer_schema);
+        self.described.schema_id.or_else(of_value)
     }
 
     /// Why the letter cannot be replayed, as far as it says itself.

@@ -11,6 +11,7 @@
 mod letter;
 mod replay;
 mod shown;
+mod unknown;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,6 +23,7 @@ pub use letter::{KEY_CHARS_MAX, Letter, LetterId, LetterSummary, NotAnId, REPLAY
 pub use replay::{REPLAYED_AT_ONCE_MAX, Replayed};
 use serde::Serialize;
 use serde_json::Value as Json;
+pub use unknown::{DELIVERY_CLASSES, DeadLettersError};
 
 use crate::processors::dead_letters::{letter::Entry, shown::shown};
 use foretell_streams::{
@@ -109,8 +111,9 @@ impl DeadLetters {
     /// The newest `limit` of the letters that are wanted, and the numbers of all of them.
     ///
     /// # Errors
-    /// [`BrokerError`] if the topic cannot be read.
-    pub fn list(&self, wanted: &Wanted, limit: usize) -> Result<Listing, BrokerError> {
+    /// [`DeadLettersError`] if a class or a topic is unknown, or the topic cannot be read.
+    pub fn list(&self, wanted: &Wanted, limit: usize) -> Result<Listing, DeadLettersError> {
+        self.check_names(wanted)?;
         let limit = limit.min(LISTED_MAX);
         let mut found = Found { limit, ..Found::default() };
         for partition in self.partitions()? {
@@ -423,6 +426,74 @@ mod tests {
         assert_eq!(replayed.missing, [nowhere]);
         let shown = fixture.letters.show(letter.id).unwrap().unwrap();
         assert_eq!((&shown["value"], &shown["replayed"]), (&Json::from(2), &Json::from(true)));
+    }
+
+    #[test]
+    fn misspelt_names_are_refused_with_the_known_ones_and_those_of_letters_are_known() {
+        let mut fixture = fixture();
+        fixture.fail(0, "malformed");
+        fixture.fail(1, "of_another_release");
+        let of = |classes: &[&str], topics: &[&str]| Wanted {
+            classes: classes.iter().map(ToString::to_string).collect(),
+            topics: topics.iter().map(ToString::to_string).collect(),
+            ..Wanted::default()
+        };
+        let check = |wanted: &Wanted, expected: Result<usize, &str>| {
+            let listed = fixture.letters.list(wanted, 10).map(|listing| listing.letters.len());
+            let replayed = fixture.letters.replay(wanted, true, &mut |_, _| {});
+            let replayed = replayed.map(|replayed| replayed.replayed.values().sum::<u64>());
+            match expected {
+                Ok(number) => {
+                    assert_eq!((listed.unwrap(), replayed.unwrap()), (number, number as u64));
+                }
+                Err(words) => {
+                    for error in [listed.unwrap_err(), replayed.unwrap_err()] {
+                        assert!(error.to_string().contains(words), "{words:?} in {error}");
+                    }
+                }
+            }
+        };
+        check(&of(&["malformed"], &[]), Ok(1));
+        check(&of(&["late_outcome"], &[]), Ok(0));
+        check(&of(&["failed_delivery"], &[]), Ok(0));
+        check(&of(&["of_another_release"], &[EVENTS]), Ok(1));
+        check(&of(&["malform"], &[]), Err("there is no class \"malform\""));
+        check(&of(&["malform"], &[]), Err(", malformed, "));
+        check(&of(&["of_another_release", "new"], &[]), Err("no class \"new\""));
+        check(&of(&["malform"], &[]), Err(", of_another_release, "));
+        check(&of(&[], &["event"]), Err("topic \"event\" does not exist"));
+        check(&of(&[], &["event"]), Err("there are dead letters of events"));
+        check(&of(&[], &["dead-letters"]), Ok(0));
+    }
+
+    #[test]
+    fn the_schema_id_is_that_of_the_value_if_the_headers_have_none() {
+        let mut fixture = fixture();
+        let record = fixture.fail(0, "late_outcome");
+        let check = |value: &[u8], header: Option<u32>, expected: Option<u32>| {
+            let record = InputRecord { value: Some(value.to_vec()), ..record.clone() };
+            let topic = &fixture.letters.topic;
+            let class = ("late_outcome", header);
+            let letter = dead_letter::of_input(topic, &record, class, String::new(), EventTime(1));
+            let read = InputRecord {
+                source: TopicPartition { topic: topic.clone(), partition: Partition(0) },
+                offset: Offset(0),
+                timestamp: EventTime(1),
+                key: letter.key,
+                value: letter.value,
+                headers: letter.headers,
+            };
+            let Entry::Letter(letter) = Entry::of(read) else { panic!("it is a letter") };
+            assert_eq!(letter.summary().schema_id, expected);
+            assert_eq!(
+                shown(&letter, false, &*fixture.letters.decode)["schema_id"],
+                Json::from(expected)
+            );
+        };
+        check(&[0, 0, 0, 1, 2, 9], None, Some(258));
+        check(&[0, 0, 0, 1, 2, 9], Some(7), Some(7));
+        check(&[1, 0, 0, 1, 2, 9], None, None);
+        check(b"{}", None, None);
     }
 
     #[test]

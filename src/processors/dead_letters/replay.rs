@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::processors::dead_letters::{
-    DeadLetters, Wanted,
+    DeadLetters, DeadLettersError, Wanted,
     letter::{Entry, Letter, LetterId, Unreplayable, mark},
 };
 use foretell_streams::{
@@ -47,14 +47,16 @@ impl DeadLetters {
     /// Two replays at the same time exclude each other: the later one ends the earlier one, and goes on behind it.
     ///
     /// # Errors
-    /// [`BrokerError::Fenced`] if a later replay has taken over; [`BrokerError`] if the broker fails. What was replayed until
+    /// [`DeadLettersError`] if a class or a topic is unknown, before anything is replayed; [`BrokerError::Fenced`] in it if a
+    /// later replay has taken over; others if the broker fails. What was replayed until
     /// then is marked, and the next replay goes on behind it.
     pub fn replay(
         &self,
         wanted: &Wanted,
         is_rehearsal: bool,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Replayed, BrokerError> {
+    ) -> Result<Replayed, DeadLettersError> {
+        self.check_names(wanted)?;
         // First the transactions, so that every mark of an earlier replay is there when letters are looked for.
         let member = if is_rehearsal { None } else { Some(self.join()?) };
         let mut result =

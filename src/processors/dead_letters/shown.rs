@@ -25,7 +25,7 @@ pub(super) fn shown(letter: &Letter, is_replayed: bool, decode: &Decode) -> Json
         "partition": described.partition,
         "offset": described.offset,
         "timestamp": described.timestamp,
-        "schema_id": described.schema_id,
+        "schema_id": letter.schema_id(),
         "key": letter.key.as_deref().map(text),
         "headers": headers(&letter.headers),
     });

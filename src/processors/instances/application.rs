@@ -3,7 +3,10 @@
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use crate::processors::instances::{Buckets, Counters, InstanceReport, Recent};
+use crate::processors::{
+    instances::{Buckets, Counters, InstanceReport, Recent},
+    outcome_join::WaitingNow,
+};
 use foretell_streams::time::WallTime;
 
 /// An application.
@@ -42,6 +45,8 @@ pub struct LiveNumbers {
     pub committed: Latency,
     /// Events and outcomes that are not processed yet; none while an instance does not know.
     pub lag: Option<u64>,
+    /// What waits in the outcome stores now; none if an instance does not know.
+    pub waiting: WaitingNow,
 }
 
 /// Counts per second.
@@ -169,6 +174,9 @@ impl LiveNumbers {
         };
         let is_ready = |report: &InstanceReport| report.status["ready"] == true;
         let lags = running().map(|report| report.lag);
+        let waiting = |what: &str| {
+            running().map(|report| report.status["waiting"][what].as_u64()).sum::<Option<u64>>()
+        };
         Self {
             at,
             ready: running().next().is_some() && running().all(is_ready),
@@ -183,6 +191,10 @@ impl LiveNumbers {
             scored: latency(|recent| &recent.scored),
             committed: latency(|recent| &recent.committed),
             lag: lags.sum(),
+            waiting: WaitingNow {
+                predictions: waiting("predictions"),
+                outcomes: waiting("outcomes"),
+            },
         }
     }
 

@@ -30,7 +30,7 @@ pub struct Counters {
     pub predictions: u64,
     /// Predictions by model version.
     pub predictions_by_model: BTreeMap<String, u64>,
-    /// Outcomes by result; `joined` are those that made a labelled example.
+    /// Outcomes by state, without those that wait; `joined` are those that made a labelled example.
     pub outcome_results: BTreeMap<String, u64>,
     /// Predictions whose window passed without an outcome.
     pub unlabelled: u64,

@@ -12,14 +12,16 @@ mod pending;
 mod settings;
 mod store;
 mod unlabelled;
+mod waiting;
 
 pub use pending::{
     Pending, PendingCodec, PendingEntries, PendingRef, PredictionState, StateRef, decode_outcome,
 };
 pub use settings::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy};
 pub use store::OutcomeStore;
+pub use waiting::{WaitingBoard, WaitingNow};
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use crate::{
     events::{
@@ -27,18 +29,24 @@ use crate::{
         prediction::Prediction,
     },
     processors::{
-        outcome_join::store::{Buffers, JoinContext, StoredOutcome, late},
+        outcome_join::{
+            store::{Buffers, JoinContext, StoredOutcome, late},
+            waiting::{TaskCounts, Waiting},
+        },
         placement::Placement,
     },
 };
-use foretell_streams::topology::{
-    Original, ProcessError, Processor, Punctuation, PunctuationKind, Record,
+use foretell_streams::{
+    record::Partition,
+    topology::{Original, ProcessError, Processor, Punctuation, PunctuationKind, Record},
 };
 
 /// Stores predictions, and forwards labelled examples for those whose outcome is stored.
 pub struct StorePrediction {
     store: OutcomeStore,
     buffers: Buffers,
+    /// What waits in the store, since the task has started.
+    waiting: Option<(Partition, Arc<TaskCounts>)>,
 }
 
 /// Joins outcomes with stored predictions, forwards the labelled examples, and stores outcomes without a prediction.
@@ -55,7 +63,7 @@ impl StorePrediction {
     /// A processor on `store`.
     #[must_use]
     pub fn new(store: OutcomeStore) -> Self {
-        Self { store, buffers: Buffers::default() }
+        Self { store, buffers: Buffers::default(), waiting: None }
     }
 }
 
@@ -74,6 +82,7 @@ impl Processor for StorePrediction {
     fn start(&mut self, ctx: &mut JoinContext<'_>) {
         let interval = (self.store.settings.window / 20).max(Duration::from_secs(1));
         ctx.schedule(PunctuationKind::StreamTime, interval);
+        self.waiting = Some((ctx.partition(), self.store.begin_waiting(ctx)));
     }
 
     fn process(
@@ -81,7 +90,7 @@ impl Processor for StorePrediction {
         record: &Record<Encoded<Prediction>>,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
-        let Self { store, buffers } = self;
+        let Self { store, buffers, .. } = self;
         let prediction = record.value.get();
         store.close(prediction.respondent_id, buffers, ctx)?;
         let Buffers { entries, entry } = buffers;
@@ -111,7 +120,10 @@ impl Processor for StorePrediction {
             match (store.settings.learn_from, oldest) {
                 // The earliest prediction is learned from, so this one is not needed.
                 (LearnFrom::First, _) | (_, None) => return Ok(()),
-                (LearnFrom::Last | LearnFrom::Every, Some((oldest, _))) => {
+                (LearnFrom::Last | LearnFrom::Every, Some((oldest, removed))) => {
+                    if removed.is_waiting() {
+                        store.leaves(Waiting::Prediction, ctx);
+                    }
                     ctx.window(&store.pending).remove_at(prediction.respondent_id, oldest);
                 }
             }
@@ -123,6 +135,9 @@ impl Processor for StorePrediction {
         }
         let (respondent, time) = (prediction.respondent_id, prediction.event_time);
         let position = ctx.window(&store.pending).add_bytes(respondent, time, entry)?;
+        if state.borrow().is_waiting() {
+            store.enters(Waiting::Prediction, ctx);
+        }
         store.close_late(respondent, position, buffers, ctx)
     }
 
@@ -133,7 +148,7 @@ impl Processor for StorePrediction {
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
         let Punctuation::StreamTime(now) = punctuation else { return Ok(()) };
-        let Self { store, buffers } = self;
+        let Self { store, buffers, .. } = self;
         let before = store.settings.join_window().open(now);
         loop {
             store.close_expired(before, EXPIRED_AT_ONCE_MAX, buffers, ctx)?;
@@ -150,6 +165,15 @@ impl Processor for StorePrediction {
         match &store.acted {
             Some(acted) => Ok(acted.expire(now, ctx)?),
             None => Ok(()),
+        }
+    }
+}
+
+impl Drop for StorePrediction {
+    /// The task has moved, or the instance stops.
+    fn drop(&mut self) {
+        if let Some((partition, counts)) = &self.waiting {
+            self.store.metrics.waiting().end(*partition, counts);
         }
     }
 }
@@ -187,6 +211,9 @@ impl Processor for Join {
             return Err(ProcessError::reject("malformed", "an outcome outside a record"));
         };
         let is_new = store.keep(outcome, Some(original), &mut buffers.entries, ctx)?;
+        if is_new {
+            store.enters(Waiting::Outcome, ctx);
+        }
         store.count(if is_new { "waiting" } else { "duplicate" }, ctx);
         Ok(())
     }

@@ -188,6 +188,15 @@ impl<'a> PendingRef<'a> {
     pub fn is_prediction(&self) -> bool {
         matches!(self, Self::Prediction { .. })
     }
+
+    /// Whether it is a prediction that waits for an outcome.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        match self {
+            Self::Prediction { state, .. } => state.is_waiting(),
+            Self::Outcome(_) => false,
+        }
+    }
 }
 
 /// Decodes the bytes of an outcome in an entry.

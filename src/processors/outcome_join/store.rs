@@ -21,6 +21,7 @@ use crate::{
                 decode_outcome,
             },
             settings::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
+            waiting::Waiting,
         },
     },
 };
@@ -112,6 +113,7 @@ impl OutcomeStore {
         match entry {
             PendingRef::Prediction { state: StateRef::Waiting | StateRef::Chosen, record } => {
                 ctx.count(&self.metrics.unlabelled(), 1);
+                self.leaves(Waiting::Prediction, ctx);
                 let UnlabelledPolicy::Label(label) = &self.settings.unlabelled else {
                     return Ok(());
                 };
@@ -139,6 +141,7 @@ impl OutcomeStore {
             PendingRef::Outcome(bytes) => {
                 let (outcome, Some(original)) = self.outcome(bytes)? else { return Ok(()) };
                 self.count("unmatched", ctx);
+                self.leaves(Waiting::Outcome, ctx);
                 let respondent = &outcome.respondent_id;
                 let message = format!("no prediction for respondent {respondent:?} in its window");
                 ctx.dead_letter(original, "unmatched_outcome", message);
@@ -186,6 +189,9 @@ impl OutcomeStore {
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
         let StoredOutcome { outcome, original, position } = stored;
+        if original.is_some() {
+            self.leaves(Waiting::Outcome, ctx);
+        }
         let settlement = self.settle(state.borrow(), true, &outcome, ctx);
         if let Some(labelled) = settlement.labelled(&outcome) {
             let example = self.example(prediction, labelled, ctx)?;
@@ -242,6 +248,9 @@ impl OutcomeStore {
             } else {
                 continue;
             };
+            if state.is_waiting() {
+                self.leaves(Waiting::Prediction, ctx);
+            }
             entry.clear();
             after.write(entry);
             if self.may_need_record(after) {

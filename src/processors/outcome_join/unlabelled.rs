@@ -22,6 +22,7 @@ use crate::{
         pending::{PendingRef, StateRef},
         settings::{LearnFrom, UnlabelledPolicy},
         store::{Buffers, JoinContext, OutcomeStore},
+        waiting::Waiting,
     },
 };
 use foretell_streams::{
@@ -198,6 +199,9 @@ impl OutcomeStore {
             }
             entry.extend_from_slice(record);
             ctx.window(&self.pending).replace_bytes(respondent, *position, entry)?;
+            if *standing == Standing::PassedOver {
+                self.leaves(Waiting::Prediction, ctx);
+            }
         }
         Ok(())
     }

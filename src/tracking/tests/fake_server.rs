@@ -386,7 +386,13 @@ impl FakeRun {
         let pairs = |of: &BTreeMap<String, String>| {
             of.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect::<Json>()
         };
-        let metrics = self.metrics.iter().map(|(key, ..)| json!({ "key": key }));
+        // They are in the order of the step and the time.
+        let last: BTreeMap<&str, &str> =
+            self.metrics.iter().map(|(key, _, _, value)| (key.as_str(), value.as_str())).collect();
+        let metrics = last.into_iter().map(|(key, value)| {
+            let value = value.parse::<f64>().map_or(json!(value), |value| json!(value));
+            json!({ "key": key, "value": value })
+        });
         let models = self.models.iter().map(|model| json!({ "model_id": model }));
         let mut info = json!({ "run_id": id.to_string(), "status": self.status });
         if let Some(end) = self.end {

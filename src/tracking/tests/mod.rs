@@ -8,13 +8,17 @@ use std::time::Duration;
 
 use crate::{
     config::{MlflowCredentials, MlflowSettings},
+    events::{
+        quality::{Quality, StabilityIndex},
+        trial::Trial,
+    },
     processors::{learning::outputs::records_of, small_model::small_bundle},
     tracking::{
         client::{Client, TrackingError},
-        mapping::{MODEL_VERSION, TRAINING_ID, TRIAL},
+        mapping::{self, MODEL_VERSION, TRAINING_ID, TRIAL},
         tests::{
             fake_server::{Contents, FakeRun, FakeServer, Fault},
-            history::{history, trial},
+            history::{history, model, quality, trial},
         },
         tracker::{Entry, Tracker},
     },
@@ -105,6 +109,7 @@ fn a_history_becomes_runs_models_versions_and_aliases() {
         promoted.metrics.iter().any(|(other, at, ..)| other == name && *at == step)
     };
     assert!(has("auc", 0) && has("live.log_loss", 7_200) && has("drift.features", 7_200));
+    assert!(has("drift.features.x", 7_200) && has("drift.features.kind", 7_200));
     assert!(has("judged.difference", 200) && has("judged.difference", 300));
     assert!(has("tuning.log_loss", 0), "{:?}", promoted.metrics);
     assert_eq!(promoted.datasets.len(), 1);
@@ -143,6 +148,49 @@ fn a_history_becomes_runs_models_versions_and_aliases() {
     assert!(file("input_example.json").starts_with(r#"{"columns":["x","kind","noise"],"data":[["#));
     assert_eq!(contents.versions.len(), 2);
     assert_eq!(contents.aliases, [("champion".to_owned(), "2".to_owned())].into());
+}
+
+#[test]
+fn the_last_value_of_a_tuning_is_its_best() {
+    let check = |objective: &str, values: &[f64], expected: &[f64]| {
+        let server = FakeServer::start();
+        let mut tracker = tracker(settings(&server));
+        for (number, value) in (0..).zip(values) {
+            let trial = Trial {
+                objective: objective.to_owned(),
+                value: Some(*value),
+                failure: None,
+                ..trial("training-1", number, 10)
+            };
+            apply(&mut tracker, &Entry::Trial(Box::new(trial)));
+        }
+        let contents = server.contents();
+        let run = run_named(&contents, "training-1");
+        let of = |name: &str| -> Vec<f64> {
+            let values = run.metrics.iter().filter(|(other, ..)| other == name);
+            values.map(|(.., value)| value.parse().unwrap()).collect()
+        };
+        assert_eq!(of(&format!("tuning.{objective}")), expected);
+        assert_eq!(of(&format!("tuning.trial.{objective}")), values);
+    };
+    check("log_loss", &[0.5, 0.3, 0.4], &[0.5, 0.3, 0.3]);
+    check("auc", &[0.7, 0.9, 0.8], &[0.7, 0.9, 0.9]);
+}
+
+#[test]
+fn a_window_of_many_features_records_those_that_have_drifted_most() {
+    let features = (0..1_000_u32).map(|number| StabilityIndex {
+        name: format!("feature {number}"),
+        psi: f64::from(number % 500),
+    });
+    let window = Quality { features: features.collect(), ..quality(&model(0, 20), 0, 1) };
+    let names: Vec<String> =
+        mapping::quality(&window).metrics.into_iter().map(|metric| metric.name).collect();
+    let of_features = names.iter().filter(|name| name.starts_with("drift.features."));
+    assert_eq!(of_features.count(), 20);
+    for name in ["drift.features", "drift.features.feature 499", "drift.features.feature 999"] {
+        assert!(names.iter().any(|other| other == name), "{name} in {names:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! The thread that sends, and the outbox on a broker in this process.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -11,6 +14,7 @@ use prometheus::Registry;
 use crate::{
     config::{Config, MlflowSettings},
     events::{decision::Decision, model::Model, quality::Quality, trial::Trial},
+    processors::tracking_status::TrackingStatus,
     tracking::{
         TrackingCodecs, TrackingParts,
         mapping::TRIAL,
@@ -33,6 +37,10 @@ use foretell_streams::{
     time::{Clock, EventTime, SystemClock},
 };
 
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::new())
+}
+
 fn metrics() -> TrackingMetrics {
     TrackingMetrics::register(&Registry::new()).unwrap()
 }
@@ -51,7 +59,7 @@ fn what_the_server_refuses_is_counted_and_skipped() {
     let server = FakeServer::start();
     let registry = Registry::new();
     let metrics = TrackingMetrics::register(&registry).unwrap();
-    let sender = SenderThread::start(tracker(settings(&server)), metrics, 1).unwrap();
+    let sender = SenderThread::start(tracker(settings(&server)), metrics, clock(), 1).unwrap();
     let send = |entry: Entry| {
         sender.send(entry);
         assert_eq!(sender.result(SOON), Some(Sent::Done));
@@ -82,7 +90,7 @@ fn a_server_that_is_slow_full_or_rejects_the_credentials_gets_it_later() {
         server.fail(move |number, _| (number < 2).then_some(fault));
         let registry = Registry::new();
         let metrics = TrackingMetrics::register(&registry).unwrap();
-        let sender = SenderThread::start(tracker(quick), metrics, 1).unwrap();
+        let sender = SenderThread::start(tracker(quick), metrics.clone(), clock(), 1).unwrap();
         sender.send(Entry::Trial(Box::new(trial("shop-first", 0, 10))));
         assert_eq!(sender.result(SOON), Some(Sent::Done), "{fault:?}");
         assert!(total(&registry, "foretell_mlflow_retries_total", "") >= 2, "{fault:?}");
@@ -95,7 +103,7 @@ fn a_server_that_is_slow_full_or_rejects_the_credentials_gets_it_later() {
 fn an_entry_can_be_cancelled_while_the_server_is_away() {
     let server = FakeServer::start();
     server.fail(|_, _| Some(Fault::Status(503)));
-    let sender = SenderThread::start(tracker(settings(&server)), metrics(), 1).unwrap();
+    let sender = SenderThread::start(tracker(settings(&server)), metrics(), clock(), 1).unwrap();
     let cancel = sender.send(Entry::Trial(Box::new(trial("shop-first", 0, 10))));
     assert_eq!(sender.result(Duration::from_millis(50)), None);
     cancel.stop();
@@ -234,13 +242,29 @@ fn the_log_is_sent_later_in_order_and_once() {
     let application = Application::new();
     application.write_history();
     let server = FakeServer::start();
-    server.fail(|number, _| (number < 2).then_some(Fault::Status(503)));
+    let is_away = Arc::new(AtomicBool::new(true));
+    let away = Arc::clone(&is_away);
+    server.fail(move |_, _| away.load(Ordering::SeqCst).then_some(Fault::Status(503)));
     let registry = Registry::new();
     let metrics = TrackingMetrics::register(&registry).unwrap();
     let sent = |kind: &str| total(&registry, "foretell_mlflow_sent_total", kind);
     let all = || ["trial", "model", "alias", "decision", "quality"].map(sent) == [4, 2, 4, 4, 2];
+    let board = metrics.board().clone();
+    assert_eq!(board.read(), TrackingStatus::default());
     let (stop, thread) = application.send(&settings(&server), metrics);
+    until("the outage is in the status", || {
+        let TrackingStatus { sends, unavailable_since, reason, .. } = board.read();
+        let is_named = reason.is_some_and(|reason| reason.contains("503"));
+        assert!(unavailable_since.is_none() || sends, "only who sends knows");
+        unavailable_since.is_some() && is_named
+    });
+    is_away.store(false, Ordering::SeqCst);
     until("everything is sent", all);
+    let status = board.read();
+    assert!(
+        status.sends && status.unavailable_since.is_none() && status.reason.is_none(),
+        "{status:?}"
+    );
     stop.stop();
     thread.join().unwrap();
     assert_eq!(total(&registry, "foretell_mlflow_failed_total", "decision"), 1);

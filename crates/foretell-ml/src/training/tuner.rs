@@ -366,7 +366,7 @@ fn defined_mean(numbers: &[f64]) -> Option<f64> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{
         Example, PipelineSpec, Sample, TrainingSet,

@@ -110,13 +110,12 @@ function links() {
 // --- what comes in
 
 let librarySeen = "";
-function receive(snapshot) {
+function receive(type, { history, ...sections }) {
   state.heardAt = Date.now();
-  const { history, ...sections } = snapshot;
   const before = champion()?.version;
-  Object.assign(state.snapshot, sections);
-  if (history) state.history = history;
-  else if (sections.live) addPoint(sections.live);
+  if (type === "status") Object.assign(state, { snapshot: sections, history });
+  else Object.assign(state.snapshot, sections);
+  if (type === "change" && sections.live) addPoint(sections.live);
   const now = champion()?.version;
   if (before && now && before !== now) announce(`Model ${version(now)} serves now`);
   readLibraryIfChanged();

@@ -85,7 +85,7 @@ export function bars(rows, { colour = "c1", format = count, label = "" } = {}) {
     rows.map((row) => h("li", { "data-key": row.name },
       h("span", { class: "name", title: row.name }, row.name),
       h("span", { class: "track" }, h("span", { class: `bar ${colour}`, style: { width: `${(row.value / most) * 100}%` } })),
-      h("span", { class: "value" }, format(row.value)))));
+      h("span", { class: "value", "data-testid": row.state ? `state-${row.state}` : null }, format(row.value)))));
 }
 
 const BINS_MAX = 10;

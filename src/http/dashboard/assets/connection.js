@@ -8,9 +8,9 @@ const RETRY_MAX = 15_000;
 // The server sends an event every second.
 const SILENT_MAX = 6000;
 
-/** Calls `onSnapshot` with each event, `onState` with `live`, `connecting` or the reason of a failure, and `onDenied` if the
+/** Calls `onEvent` with the type and the data of each event, `onState` with `live`, `connecting` or the reason of a failure, and `onDenied` if the
  * instance wants a token, or another one. */
-export function follow(onSnapshot, onState, onDenied) {
+export function follow(onEvent, onState, onDenied) {
   let stop = null;
   let retry = RETRY_FIRST;
   let timer = 0;
@@ -29,10 +29,10 @@ export function follow(onSnapshot, onState, onDenied) {
       const response = await fetch("/api/v1/stream", { headers: authorization(), signal: controller.signal, cache: "no-store" });
       if (response.status === 401) onDenied();
       if (!response.ok) throw new Error(await reason(response));
-      await read(response.body, (snapshot) => {
+      await read(response.body, (type, data) => {
         hear();
         retry = RETRY_FIRST;
-        onSnapshot(snapshot);
+        onEvent(type, data);
         onState("live");
       });
       throw new Error("the instance has closed the stream");
@@ -69,8 +69,8 @@ async function reason(response) {
   return body.detail ?? body.error ?? `status ${response.status}`;
 }
 
-/** Reads server-sent events: those of this server have one line of data each. */
-async function read(body, onData) {
+/** Reads server-sent events: those of this server have a type and one line of data each. */
+async function read(body, onEvent) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
@@ -78,9 +78,11 @@ async function read(body, onData) {
     if (done) return;
     text += value;
     for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
-      const data = text.slice(0, end).split("\n").find((line) => line.startsWith("data: "));
+      const lines = text.slice(0, end).split("\n");
       text = text.slice(end + 2);
-      if (data) onData(JSON.parse(data.slice(6)));
+      const field = (name) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
+      const data = field("data");
+      if (data) onEvent(field("event"), JSON.parse(data));
     }
   }
 }

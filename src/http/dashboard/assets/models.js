@@ -20,7 +20,7 @@ export function modelsPage(state) {
       h("section", { class: "card wide", "data-key": "models" }, h("h2", null, "Models"),
         h("p", { class: "note" }, "Each was measured on examples of its own time. To compare two, see the decisions: they measure both on the same."), library ? models(library, live.at) : h("p", { class: "empty" }, "Reading the models.")),
       h("section", { class: "card wide", "data-key": "live" }, h("h2", null, "Live quality by model"),
-        h("p", { class: "note" }, "Scored before it was learned from; with 95 % intervals."), byVersion(quality)),
+        h("p", { class: "note" }, "Scored before it was learned from; with 95 % intervals. The newest models are first, after those that score now."), byVersion(state)),
       h("section", { class: "card", "data-key": "calibration" }, h("h2", null, "Calibration of the champion"),
         quality?.calibration?.length ? calibration(quality.calibration) : h("p", { class: "empty" }, "No labels of this model yet. The curve shows whether probabilities are what they say.")),
       h("section", { class: "card", "data-key": "importance" }, h("h2", null, "Feature importance of the champion"),
@@ -59,8 +59,19 @@ function models({ models: all, aliases }, now) {
 // With fewer labels, an interval from the standard error is too narrow.
 const LABELS_MIN = 30;
 
-function byVersion(quality) {
-  const versions = (quality?.versions ?? []).filter((one) => one.labels > 0 && one.log_loss !== null);
+/** The role of a version, and its place in a table: what scores now first, then the newest. */
+function standing(state, name) {
+  const challenger = state.running().map((one) => one.status?.challenger?.version).find(Boolean);
+  const made = state.library?.models.find((one) => one.version === name)?.created_at ?? 0;
+  if (name === state.champion()?.version) return { role: "champion", colour: "ok", place: [2, made] };
+  if (name === challenger) return { role: "challenger", colour: "warn", place: [1, made] };
+  return { role: "former", colour: "muted", place: [0, made] };
+}
+
+function byVersion(state) {
+  const versions = (state.snapshot.quality?.versions ?? []).filter((one) => one.labels > 0 && one.log_loss !== null)
+    .map((one) => ({ ...one, ...standing(state, one.model_version) }))
+    .sort((a, b) => b.place[0] - a.place[0] || b.place[1] - a.place[1]);
   if (!versions.length) return h("p", { class: "empty" }, "No labels yet. A model is measured here as soon as outcomes of its predictions come.");
   const margin = (one, error, number = 3) => (one.labels < LABELS_MIN ? " too few for an interval" : ` ±${digits(one[error], number)}`);
   const ends = (value, error) => versions.flatMap((one) => [one[value] - (one[error] ?? 0), one[value] + (one[error] ?? 0)]);
@@ -71,10 +82,11 @@ function byVersion(quality) {
   };
   const [losses, shares] = [scale(ends("log_loss", "log_loss_error")), scale(ends("accuracy", "accuracy_error"))];
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Live quality by model" }, h("table", { "data-testid": "live-quality" },
-    h("thead", null, h("tr", null, ["Version", "Labels", "Log loss", "", "Accuracy", "", "AUC"].map((name, index) =>
-      h("th", { scope: "col", class: [1, 2, 4, 6].includes(index) ? "number" : null }, name || h("span", { class: "hidden" }, "Interval"))))),
+    h("thead", null, h("tr", null, ["Version", "Alias", "Labels", "Log loss", "", "Accuracy", "", "AUC"].map((name, index) =>
+      h("th", { scope: "col", class: [2, 3, 5, 7].includes(index) ? "number" : null }, name || h("span", { class: "hidden" }, "Interval"))))),
     h("tbody", null, versions.map((one) => h("tr", { "data-key": one.model_version },
       h("th", { scope: "row" }, h("code", null, version(one.model_version))),
+      h("td", null, h("span", { class: `state ${one.colour}` }, one.role)),
       h("td", { class: "number" }, count(one.labels)),
       h("td", { class: "number" }, digits(one.log_loss), h("small", null, margin(one, "log_loss_error"))),
       h("td", { class: "graph" }, interval({ value: one.log_loss, error: one.log_loss_error ?? 0, ...losses })),

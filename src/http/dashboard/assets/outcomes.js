@@ -6,11 +6,11 @@ import { count, percent, span, words } from "./format.js";
 
 export function outcomesPage(state) {
   const { live, quality, uplift, label_delay: delay } = state.snapshot;
-  const { outcome_results: results, unlabelled, actions } = live.totals;
+  const { actions } = live.totals;
   const rules = Object.entries(actions);
   return [h("div", { class: "grid" },
-    h("section", { class: "card", "data-key": "results" }, h("h2", null, "Outcomes"),
-      bars([...Object.entries(results).map(([name, value]) => ({ name: words(name), value })), { name: "predictions that got none", value: unlabelled }], { colour: "c5", label: "Outcomes by result" })),
+    h("section", { class: "card", "data-key": "outcomes" }, h("h2", null, "Outcomes"), outcomes(live)),
+    h("section", { class: "card", "data-key": "predictions" }, h("h2", null, "Predictions"), predictions(live)),
     h("section", { class: "card", "data-key": "delay" }, h("h2", null, "Time from prediction to outcome"), delays(delay)),
     h("section", { class: "card", "data-key": "maturity" }, h("h2", null, "Maturity of labels"),
       h("p", { class: "note" }, "The share of predictions whose outcome is known, by their age."), maturity(quality)),
@@ -19,6 +19,36 @@ export function outcomesPage(state) {
     h("section", { class: "card wide", "data-key": "uplift" }, h("h2", null, "Uplift"),
       h("p", { class: "note" }, "How much more often a label comes when the rule has acted than in its control share; with 95 % intervals."),
       Array.isArray(uplift) && uplift.length ? upliftTable(uplift) : h("p", { class: "empty" }, rules.length ? "No labelled examples with an action yet." : "Without rules there is none.")))];
+}
+
+const STATES = {
+  joined: "joined with a prediction",
+  duplicate: "the same again",
+  corrected: "replaced the one before",
+  conflicting: "ignored: there was another one",
+  unmatched: "no prediction came: dead letter",
+  late: "too late: dead letter",
+  unknown_label: "unknown label: dead letter",
+};
+
+/** Every outcome in one state, so that the bars add up. */
+function outcomes({ totals, waiting }) {
+  const known = Object.entries(STATES).map(([state, name]) => ({ state, name, value: totals.outcome_results[state] ?? 0 }));
+  const now = { state: "waiting", name: "wait for a prediction now", value: waiting.outcomes ?? 0 };
+  const states = [known[0], now, ...known.slice(1)];
+  const sum = states.reduce((all, one) => all + one.value, 0);
+  const unread = { state: "unread", name: "cannot be read: dead letter", value: Math.max(totals.outcomes - sum, 0) };
+  return [h("p", { class: "note" }, h("b", { "data-testid": "outcomes-all" }, count(sum + unread.value)), " since the start of the instances, each in one state",
+    waiting.outcomes === null ? ". Those that wait are not known." : "."),
+    bars([...states, unread], { colour: "c5", label: "Outcomes by state" })];
+}
+
+function predictions({ totals, waiting }) {
+  return [h("p", { class: "note" }, `Of ${count(totals.predictions)} since the start of the instances. Those that another prediction of their respondent is learned from for are in none of these.`),
+    bars([
+      { state: "predictions-waiting", name: "wait for their outcome now", value: waiting.predictions },
+      { state: "predictions-joined", name: "joined with an outcome", value: totals.outcome_results.joined ?? 0 },
+      { state: "predictions-unlabelled", name: "window passed without one", value: totals.unlabelled }], { colour: "c2", label: "Predictions by state" })];
 }
 
 function delays({ bounds, counts }) {

@@ -98,10 +98,12 @@ function warnings(state) {
     for (const task of tasks.filter((one) => one.state === "blocked")) found.push(`Task ${task.partition} of ${task.worker} waits ${task.blocked_since ? `since ${ago(task.blocked_since, live.at)}` : ""}: ${task.blocked_by}.`);
     const restoring = tasks.filter((one) => one.state === "restoring");
     if (restoring.length) found.push(`${instance} restores ${restoring.length} ${restoring.length === 1 ? "task" : "tasks"}.`);
+    const mlflow = status?.mlflow;
+    if (mlflow?.unavailable_since) found.push(`MLflow does not answer ${instance} since ${ago(mlflow.unavailable_since, live.at)}: ${mlflow.reason}. ${mlflow.lag_records ? `${count(mlflow.lag_records)} records` : "Records"} are sent when it does.`);
     if (status?.training_refused) found.push(`No model is trained: ${status.training_refused}.`);
     for (const violation of status?.contract ?? []) found.push(`Feature ${violation.feature}: ${words(violation.problem)}.`);
   }
   for (const alert of quality?.alerts ?? []) found.push(`Quality: ${alert.message}.`);
   const unique = [...new Set(found)];
-  return unique.length ? [h("ul", { class: "warnings", "data-key": "warnings", "aria-label": "Needs attention" }, unique.slice(0, 8).map((text) => h("li", null, text)))] : [];
+  return unique.length ? [h("ul", { class: "warnings", "data-key": "warnings", "aria-label": "Needs attention" }, unique.slice(0, 8).map((text) => h("li", { "data-testid": "warning" }, text)))] : [];
 }

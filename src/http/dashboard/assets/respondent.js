@@ -30,7 +30,7 @@ function found(result) {
         : h("p", { class: "empty" }, "No questionnaire is open.")),
     h("section", { class: "card", "data-key": "actions" }, h("h2", null, "Actions"),
       actions.length
-        ? h("ul", { class: "plain" }, actions.map((one) => h("li", null, h("span", { class: `state ${COLOURS[one.state] ?? "muted"}` }, words(one.state)), " ", h("b", null, one.rule), one.control ? " (control)" : "", h("small", null, ` due ${moment(one.due)}`))))
+        ? h("ul", { class: "plain", "data-testid": "actions-of-respondent" }, actions.map((one) => h("li", null, h("span", { class: `state ${COLOURS[one.state] ?? "muted"}` }, words(one.state)), " ", h("b", null, one.rule), one.control ? " (control)" : "", h("small", null, ` due ${moment(one.due)}`), one.reason && h("p", { class: "note" }, one.reason))))
         : h("p", { class: "empty" }, "No rule has acted.")),
     h("section", { class: "card", "data-key": "outcomes" }, h("h2", null, "Outcomes that wait for a prediction"),
       outcomes.length
@@ -38,11 +38,11 @@ function found(result) {
         : h("p", { class: "empty" }, "None.")))];
 }
 
-function prediction({ event_time: time, state, outcome, prediction: made }) {
+function prediction({ event_time: time, state, outcome, prediction: made, not_stored: notStored }) {
   return h("article", { class: "prediction", "data-key": String(time) },
     h("h3", null, h("span", { class: `state ${COLOURS[state]}` }, words(state)), " ", moment(time), " ",
       made && h("code", null, version(made.model_version))),
-    !made && h("p", { class: "note" }, "Its answers are not stored any more."),
+    !made && h("p", { class: "note", "data-testid": "not-stored" }, `No answers and reasons: ${notStored}.`),
     made && h("p", null, "Predicted ", h("b", { "data-testid": "predicted" }, made.label), " with ", Object.entries(made.probabilities).map(([label, share], index) => `${index ? ", " : ""}${label} ${percent(share)}`).join("")),
     outcome && h("p", null, "Outcome ", h("b", null, outcome.label ?? String(outcome))),
     made?.reasons && reasons(made.reasons),

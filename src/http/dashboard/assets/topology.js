@@ -17,14 +17,16 @@ function tasksOf(state) {
 export function topologyPage(state) {
   const { live } = state.snapshot;
   const tasks = tasksOf(state);
+  const topics = state.running().map((one) => one.status?.topics).find(Boolean);
+  const named = (keys) => keys.flatMap((key) => topics?.[key] ?? []);
   const of = (group) => tasks.filter((task) => task.group === group);
   return [
     h("section", { class: "card flow", "aria-label": "The flow of records" },
-      step("Topics", ["questionnaire-events", "outcomes"], `${count(live.totals.events)} events, ${count(live.totals.outcomes)} outcomes`),
+      step("Topics", named(["questionnaire_events", "companions", "outcomes"]), `${count(live.totals.events)} events, ${count(live.totals.outcomes)} outcomes`),
       arrow(), stage("Scoring", "gather → score → act → join", of("scoring")),
-      arrow(), step("Topics", ["predictions", "actions", "labelled-examples"], `${count(live.totals.predictions)} predictions, ${count(live.totals.outcome_results.joined ?? 0)} examples`),
+      arrow(), step("Topics", named(["predictions", "actions", "labelled_examples"]), `${count(live.totals.predictions)} predictions, ${count(live.totals.outcome_results.joined ?? 0)} examples`),
       arrow(), stage("Learning", "count → train → judge", of("learning")),
-      arrow(), step("Topics", ["models", "decisions", "quality"], "every instance swaps to the champion")),
+      arrow(), step("Topics", named(["models", "decisions", "quality"]), "every instance swaps to the champion")),
     h("section", { class: "card", "data-key": "tasks" }, h("h2", null, "Tasks"),
       tasks.length ? table(tasks, live.at) : h("p", { class: "empty" }, "No instance has a task yet: the groups are being assigned.")),
   ];
@@ -33,7 +35,7 @@ export function topologyPage(state) {
 const arrow = () => h("span", { class: "arrow", "aria-hidden": true }, "→");
 
 function step(title, names, note) {
-  return h("div", { class: "step" }, h("h3", null, title), names.map((name) => h("code", null, name)), h("p", { class: "note" }, note));
+  return h("div", { class: "step" }, h("h3", null, title), names.map((name) => h("code", { "data-testid": "topic" }, name)), h("p", { class: "note" }, note));
 }
 
 function stage(title, note, tasks) {
