@@ -94,8 +94,11 @@ fn outcomes_upgrade_to_the_labels_of_the_table_and_models_come_close_to_its_trut
         let number = |key: &str| at(&summary, &format!("/quality/truth/{key}{of}")).as_f64();
         (number("log_loss").unwrap(), number("auc").unwrap())
     });
-    assert!(best.0 < found.0 && found.0 < first.0 && found.0 < 1.2 * best.0, "{summary}");
-    assert!(best.1 > found.1 && found.1 > first.1 && first.1 > 0.5, "{summary}");
+    // Every model is promoted here, so those that served need not be better than the first.
+    for (log_loss, auc) in [first, found] {
+        assert!(best.0 < log_loss && log_loss < 1.2 * best.0, "{summary}");
+        assert!(best.1 > auc && auc > 0.6, "{summary}");
+    }
 }
 
 /// Outcomes depend on what the rule does, so its uplift is known.
