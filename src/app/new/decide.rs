@@ -322,7 +322,7 @@ fn remark(
 fn leak(summary: &ColumnSummary, classes: usize) -> Option<&'static str> {
     /// Rows of another class than their value's, per thousand.
     const OTHERS_MAX: u64 = 1;
-    if summary.filled() < ROWS_FOR_GUESSES {
+    if summary.rows < ROWS_FOR_GUESSES {
         return None;
     }
     let of = |values: u64| values * 10 <= summary.filled();

@@ -257,9 +257,9 @@ fn in_file(column: Option<&ColumnPlan>) -> String {
     }
 }
 
-/// A text in TOML.
+/// A text in TOML, on one line: JSON's escapes are TOML's, too, and JSON leaves DEL as it is.
 fn quote(text: &str) -> String {
-    toml::Value::from(text).to_string()
+    Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 fn list(texts: &[&str]) -> String {
