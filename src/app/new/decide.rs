@@ -98,7 +98,7 @@ pub(super) fn decide(
             role,
             is_whole_id: matches!(form.kind, Kind::Whole(_)) && form.odd.is_empty(),
             missing: summary.missing_share(),
-            example: form.convert(&summary.example).unwrap_or_else(|| summary.example.clone()),
+            example: example(summary, &form),
             form,
             why,
         });
@@ -175,6 +175,15 @@ fn is_named_as_id(name: &str) -> bool {
 fn is_row_name(name: &str) -> bool {
     let name = name.trim().to_lowercase();
     matches!(name.as_str(), "" | "rownames" | "row_names" | "index") || name.starts_with("unnamed:")
+}
+
+/// A value of the column as it is written for Foretell: the first one, or if that is odd, another.
+fn example(summary: &ColumnSummary, form: &Form) -> String {
+    let others = summary.values.keys().map(|value| &**value);
+    std::iter::once(summary.example.as_str())
+        .chain(others)
+        .find_map(|text| form.convert(text))
+        .unwrap_or_else(|| summary.example.clone())
 }
 
 /// The event time: the column that the user names, or the only date or time that every row has and that is no birthday.
