@@ -238,7 +238,7 @@ mod tests {
     use crate::{
         app::telemetry,
         events::topics::Topics,
-        processors::{instances::Application, outcome_join::WaitingNow},
+        processors::{instances::Application, waiting::WaitingNow},
     };
     use foretell_streams::{local::LocalBroker, time::SystemClock};
 

@@ -16,7 +16,7 @@ use crate::{
     processors::{
         actions::metrics::ActionMetrics,
         gather::session::{SESSION_TOO_LARGE, SessionEnd},
-        outcome_join::WaitingBoard,
+        waiting::WaitingBoard,
     },
 };
 use foretell_streams::metrics::{Counter, Registration};
@@ -59,37 +59,6 @@ pub struct ApplicationMetrics {
     waiting: WaitingBoard,
     /// The metrics of actions.
     pub(super) actions: ActionMetrics,
-}
-
-/// A number that commits change, as they do metrics. No registry has it.
-#[derive(Debug)]
-pub(super) struct Tally {
-    entered: IntCounter,
-    left: IntCounter,
-}
-
-impl Tally {
-    pub(super) fn new() -> Self {
-        let counter = || IntCounter::new("tally", "A number.").expect("it is a valid name");
-        Self { entered: counter(), left: counter() }
-    }
-
-    pub(super) fn present(&self) -> u64 {
-        self.entered.get().saturating_sub(self.left.get())
-    }
-
-    /// Adds one now, outside of a record.
-    pub(super) fn add(&self) {
-        self.entered.inc();
-    }
-
-    pub(super) fn entered(&self) -> Counter {
-        Counter::new(self.entered.clone())
-    }
-
-    pub(super) fn left(&self) -> Counter {
-        Counter::new(self.left.clone())
-    }
 }
 
 /// Bounds for the time from the record timestamp to the score, without the commit.

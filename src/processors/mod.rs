@@ -46,3 +46,4 @@ pub mod topology;
 pub mod tracking_status;
 pub mod trial_log;
 pub mod uplift;
+pub mod waiting;

@@ -10,10 +10,10 @@ use crate::{
         contract::{ContractBoard, Violation},
         learning::trainer::{Trainer, TrainingProgress},
         model_table::Serving,
-        outcome_join::{WaitingBoard, WaitingNow},
         quality::{QualityBoard, QualityStatus},
         tracking_status::{TrackingBoard, TrackingStatus},
         uplift::{RuleUplift, UpliftBoard},
+        waiting::{WaitingBoard, WaitingNow},
     },
 };
 use foretell_ml::Scorer;

@@ -2,12 +2,12 @@
 //!
 //! | type | body | answer |
 //! |---|---|---|
-//! | `application/json` | one of the forms in `invocations.rs` | an object with `predictions` |
+//! | `application/json` | one of the forms in `json_rows.rs` | an object with `predictions` |
 //! | `application/jsonlines` | a line for each row | a line for each prediction |
 //! | `text/csv` | a line for each row, perhaps after a header | a line for each row: the label, then the probability of each class |
 
 use axum::http::{HeaderMap, StatusCode, header};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json, json};
 
 use crate::{
     events::questionnaire::QuestionnaireSchema,
@@ -15,7 +15,10 @@ use crate::{
         body,
         error::HttpError,
         json,
-        serving::{Row, Scored, invalid, invocations},
+        serving::{
+            Row, Scored, invalid,
+            json_rows::{RowsAndReasons, distinct, names_of, row_of_json, rows_of_json},
+        },
     },
 };
 
@@ -34,9 +37,6 @@ pub(super) enum BodyFormat {
     /// Whether the first line names the columns; none if its content says so.
     Csv(Option<bool>),
 }
-
-/// The rows of a body, and the number of reasons that it asks for.
-pub(super) type RowsAndReasons = (Vec<Row>, Option<usize>);
 
 impl BodyFormat {
     /// The form by `Content-Type`. Without one it is JSON.
@@ -64,7 +64,7 @@ impl BodyFormat {
         match self {
             Self::Json => {
                 let json = json::parse(bytes).map_err(invalid)?;
-                invocations::rows_of_json(json, schema)
+                rows_of_json(json, schema)
             }
             Self::JsonLines => Ok((rows_of_lines(bytes, schema)?, None)),
             Self::Csv(header) => Ok((rows_of_csv(bytes, header, schema)?, None)),
@@ -113,44 +113,6 @@ fn in_line(number: usize, problem: &str) -> String {
     format!("line {number}: {problem}")
 }
 
-/// A row that is an object by name, a list of all values in the order of the questions, or SageMaker's `{"features": [values]}`.
-/// None if it is neither.
-pub(super) fn row_of_json(
-    json: Json,
-    schema: &QuestionnaireSchema,
-) -> Option<Result<Row, HttpError>> {
-    match json {
-        Json::Array(values) => Some(row_in_order(values, schema)),
-        Json::Object(mut row) => {
-            let is_list = row.len() == 1 && row.get("features").is_some_and(Json::is_array);
-            if is_list && !schema.has_field("features") {
-                let values = row.remove("features");
-                return row_of_json(values.unwrap_or_default(), schema);
-            }
-            Some(Ok(row))
-        }
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
-    }
-}
-
-fn row_in_order(values: Vec<Json>, schema: &QuestionnaireSchema) -> Result<Row, HttpError> {
-    let questions = schema.questions();
-    if values.len() != questions.len() {
-        return Err(invalid(format!(
-            "a row without names has {} values, and there are {} questions: {}",
-            values.len(),
-            questions.len(),
-            names_of(schema).join(", ")
-        )));
-    }
-    let names = questions.iter().map(|question| question.name.clone());
-    Ok(names.zip(values).collect())
-}
-
-fn names_of(schema: &QuestionnaireSchema) -> Vec<&str> {
-    schema.questions().iter().map(|question| question.name.as_str()).collect()
-}
-
 /// The rows of CSV. The first line is a header if the caller says so, or else if one of its cells is the name of a field; without a
 /// header, a line has the answers to all questions in the order of the event schema.
 fn rows_of_csv(
@@ -166,7 +128,7 @@ fn rows_of_csv(
         header.unwrap_or_else(|| first.iter().any(|cell| schema.has_field(cell.trim())));
     let names: Vec<String> = if has_header {
         let names: Vec<&str> = first.iter().map(str::trim).collect();
-        invocations::distinct(&names)?;
+        distinct(&names)?;
         names.into_iter().map(str::to_owned).collect()
     } else {
         names_of(schema).into_iter().map(str::to_owned).collect()
@@ -238,7 +200,7 @@ impl AnswerFormat {
         if self == Self::Csv {
             return csv_of(&scored);
         }
-        let answer = invocations::answer(scored);
+        let answer = json_of(scored);
         if self == Self::Json {
             return Ok(answer.to_string().into_bytes());
         }
@@ -246,6 +208,26 @@ impl AnswerFormat {
         let lines = predictions.map(|prediction| format!("{prediction}\n"));
         Ok(lines.collect::<String>().into_bytes())
     }
+}
+
+fn json_of(Scored { scorer, scores, reasons }: Scored) -> Json {
+    let classes = scorer.classes();
+    let mut reasons = reasons.map(Vec::into_iter);
+    let predictions = scores.into_iter().map(|score| {
+        let probabilities = classes.iter().zip(score.probabilities());
+        let probabilities =
+            probabilities.map(|(class, probability)| (class.clone(), json!(probability)));
+        let mut prediction = json!({
+            "label": classes[score.class()],
+            "probabilities": probabilities.collect::<Map<_, _>>(),
+        });
+        if let Some(reasons) = reasons.as_mut().and_then(Iterator::next) {
+            prediction["reasons"] = reasons;
+        }
+        prediction
+    });
+    let predictions: Vec<Json> = predictions.collect();
+    json!({ "predictions": predictions, "model_version": scorer.version() })
 }
 
 fn csv_of(Scored { scorer, scores, reasons }: &Scored) -> Result<Vec<u8>, HttpError> {

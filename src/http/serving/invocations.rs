@@ -1,34 +1,21 @@
-//! `POST /invocations`, the request of MLflow's scoring server and of SageMaker. JSON has one of four forms; `formats.rs` has the other
-//! types.
-//!
-//! | form | example |
-//! |---|---|
-//! | `dataframe_split` | `{"columns": ["age"], "data": [[39], [52]]}` |
-//! | `dataframe_records` | `[{"age": 39}, {"age": 52}]` |
-//! | `instances` | `[{"age": 39}, {"age": 52}]`, or lists of all values |
-//! | `inputs` | `{"age": [39, 52]}`, or as `instances` |
+//! `POST /invocations`, the request of MLflow's scoring server and of SageMaker.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
     http::header,
     response::{IntoResponse, Response},
 };
-use serde_json::{Map, Value as Json, json};
 
-use crate::{
-    events::questionnaire::QuestionnaireSchema,
-    http::{
-        ServingState, body,
-        error::HttpError,
-        parameters::Parameters,
-        reasons::REASONS_MAX,
-        serving::{
-            AT_ONCE_BYTES_MAX, AT_ONCE_MAX, Row, ScoreRequest, Scored, champion,
-            formats::{AnswerFormat, BodyFormat, RowsAndReasons, row_of_json},
-            headers, invalid, perhaps_elsewhere,
-        },
+use crate::http::{
+    ServingState, body,
+    error::HttpError,
+    parameters::Parameters,
+    serving::{
+        AT_ONCE_BYTES_MAX, AT_ONCE_MAX, ScoreRequest, champion,
+        formats::{AnswerFormat, BodyFormat},
+        headers, perhaps_elsewhere,
     },
 };
 
@@ -62,218 +49,4 @@ pub(in crate::http) async fn endpoint_invocations(
 ) -> Result<Response, HttpError> {
     let answered = invocations(state, parameters, request).await;
     answered.map_err(|error| error.with_detail_as("message"))
-}
-
-pub(super) fn answer(Scored { scorer, scores, reasons }: Scored) -> Json {
-    let classes = scorer.classes();
-    let mut reasons = reasons.map(Vec::into_iter);
-    let predictions = scores.into_iter().map(|score| {
-        let probabilities = classes.iter().zip(score.probabilities());
-        let probabilities =
-            probabilities.map(|(class, probability)| (class.clone(), json!(probability)));
-        let mut prediction = json!({
-            "label": classes[score.class()],
-            "probabilities": probabilities.collect::<Map<_, _>>(),
-        });
-        if let Some(reasons) = reasons.as_mut().and_then(Iterator::next) {
-            prediction["reasons"] = reasons;
-        }
-        prediction
-    });
-    let predictions: Vec<Json> = predictions.collect();
-    json!({ "predictions": predictions, "model_version": scorer.version() })
-}
-
-const FORMS: [&str; 4] = ["dataframe_split", "dataframe_records", "instances", "inputs"];
-
-/// Members that may be beside the rows. MLflow's clients may name a signature; there is one.
-const BESIDE: [&str; 2] = ["params", "signature_name"];
-
-/// The rows of the body, and the number of reasons that are asked for.
-pub(super) fn rows_of_json(
-    body: Json,
-    schema: &QuestionnaireSchema,
-) -> Result<RowsAndReasons, HttpError> {
-    let forms = FORMS.join(", ");
-    let Json::Object(mut fields) = body else {
-        return Err(invalid(format!("the body is a JSON object with one of {forms}")));
-    };
-    let reasons = reasons_of(fields.remove(BESIDE[0]))?;
-    fields.remove(BESIDE[1]);
-    if let Some(unknown) = fields.keys().find(|name| !FORMS.contains(&name.as_str())) {
-        return Err(invalid(format!(
-            "there is no member `{unknown}`: the body has one of {forms}, and beside it perhaps {}",
-            BESIDE.join(", ")
-        )));
-    }
-    let mut fields = fields.into_iter();
-    let (Some((form, rows)), None) = (fields.next(), fields.next()) else {
-        return Err(invalid(format!("the body has exactly one of {forms}")));
-    };
-    let rows = match (form.as_str(), rows) {
-        ("dataframe_split", split) => rows_of_split(split)?,
-        ("inputs", Json::Object(columns)) => rows_of_columns(columns)?,
-        (_, rows) => rows_of_records(&form, rows, schema)?,
-    };
-    Ok((rows, reasons))
-}
-
-fn reasons_of(params: Option<Json>) -> Result<Option<usize>, HttpError> {
-    let params = match params {
-        None | Some(Json::Null) => return Ok(None),
-        Some(Json::Object(params)) => params,
-        Some(_) => return Err(invalid("`params` is a JSON object, such as {\"reasons\": 3}")),
-    };
-    if let Some(unknown) = params.keys().find(|name| *name != "reasons") {
-        return Err(invalid(format!(
-            "there is no parameter `{unknown}` in `params`; there is reasons"
-        )));
-    }
-    let Some(most) = params.get("reasons").filter(|most| !most.is_null()) else { return Ok(None) };
-    let most = most.as_u64().filter(|most| (1..=REASONS_MAX).contains(most));
-    let most = most.and_then(|most| usize::try_from(most).ok());
-    match most {
-        Some(most) => Ok(Some(most)),
-        None => {
-            Err(invalid(format!("`params.reasons` must be a whole number from 1 to {REASONS_MAX}")))
-        }
-    }
-}
-
-fn rows_of_split(split: Json) -> Result<Vec<Row>, HttpError> {
-    let wrong = || {
-        invalid(
-            "`dataframe_split` is {\"columns\": [names], \"data\": [[values of a row], …]}; `index` is not read",
-        )
-    };
-    let Json::Object(mut split) = split else { return Err(wrong()) };
-    split.remove("index");
-    let (Some(Json::Array(columns)), Some(Json::Array(data)), true) =
-        (split.remove("columns"), split.remove("data"), split.is_empty())
-    else {
-        return Err(wrong());
-    };
-    let names: Option<Vec<&str>> = columns.iter().map(Json::as_str).collect();
-    let names = names.ok_or_else(wrong)?;
-    distinct(&names)?;
-    let rows = data.into_iter().enumerate().map(|(number, values)| {
-        let Json::Array(values) = values else { return Err(wrong()) };
-        if values.len() != names.len() {
-            let message =
-                format!("row {number} has {} values for {} columns", values.len(), names.len());
-            return Err(invalid(message));
-        }
-        Ok(names.iter().map(|name| (*name).to_owned()).zip(values).collect())
-    });
-    rows.collect()
-}
-
-fn rows_of_records(
-    form: &str,
-    rows: Json,
-    schema: &QuestionnaireSchema,
-) -> Result<Vec<Row>, HttpError> {
-    let wrong = || {
-        invalid(format!(
-            "`{form}` is a list of objects with values by name, such as [{{\"age\": 39}}], or of lists of all values"
-        ))
-    };
-    let Json::Array(rows) = rows else { return Err(wrong()) };
-    rows.into_iter().map(|row| row_of_json(row, schema).ok_or_else(wrong)?).collect()
-}
-
-/// Rows of columns of the same length. A value that is no list is a column of one.
-fn rows_of_columns(columns: Map<String, Json>) -> Result<Vec<Row>, HttpError> {
-    let mut rows: Vec<Row> = Vec::new();
-    for (number, (name, values)) in columns.into_iter().enumerate() {
-        let values = match values {
-            Json::Array(values) => values,
-            one @ (Json::Null
-            | Json::Bool(_)
-            | Json::Number(_)
-            | Json::String(_)
-            | Json::Object(_)) => vec![one],
-        };
-        if number == 0 {
-            rows.resize_with(values.len(), Row::new);
-        } else if values.len() != rows.len() {
-            let message = format!(
-                "column `{name}` has {} values, and the columns before it have {}",
-                values.len(),
-                rows.len()
-            );
-            return Err(invalid(message));
-        }
-        for (row, value) in rows.iter_mut().zip(values) {
-            row.insert(name.clone(), value);
-        }
-    }
-    Ok(rows)
-}
-
-/// Checks that no column is there twice.
-pub(super) fn distinct(names: &[&str]) -> Result<(), HttpError> {
-    let mut before = BTreeSet::new();
-    match names.iter().find(|name| !before.insert(**name)) {
-        None => Ok(()),
-        Some(twice) => Err(invalid(format!("column `{twice}` is repeated"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::events::questionnaire::MetadataFields;
-
-    fn read(body: &str) -> Result<RowsAndReasons, HttpError> {
-        let avsc = r#"{"type": "record", "name": "E", "fields": [{"name": "who", "type": "string"},
-            {"name": "at", "type": "long"}, {"name": "age", "type": ["null", "int"]}]}"#;
-        let fields = MetadataFields {
-            event_id: None,
-            respondent_id: "who".to_owned(),
-            event_time: "at".to_owned(),
-            completed: None,
-        };
-        let schema = QuestionnaireSchema::new(avsc, &fields, &[]).unwrap();
-        rows_of_json(serde_json::from_str(body).unwrap(), &schema)
-    }
-
-    #[test]
-    fn every_form_has_the_same_rows() {
-        let expected: Vec<Row> =
-            serde_json::from_str(r#"[{"age": 39, "job": "x"}, {"age": null, "job": "y"}]"#)
-                .unwrap();
-        for body in [
-            r#"{"dataframe_split": {"columns": ["age", "job"], "data": [[39, "x"], [null, "y"]], "index": [0, 1]}}"#,
-            r#"{"dataframe_records": [{"age": 39, "job": "x"}, {"age": null, "job": "y"}]}"#,
-            r#"{"instances": [{"age": 39, "job": "x"}, {"age": null, "job": "y"}]}"#,
-            r#"{"inputs": {"age": [39, null], "job": ["x", "y"]}, "signature_name": "serving_default"}"#,
-            r#"{"inputs": [{"age": 39, "job": "x"}, {"age": null, "job": "y"}], "params": {"reasons": null}}"#,
-        ] {
-            let found = read(body).unwrap();
-            assert_eq!(found, (expected.clone(), None), "{body}");
-        }
-    }
-
-    #[test]
-    fn a_malformed_body_is_refused_with_the_reason() {
-        let check = |body: &str, words: &str| {
-            let error = read(body).unwrap_err();
-            let detail = error.detail();
-            assert!(detail.contains(words), "{words:?} in {detail:?}");
-        };
-        check("[]", "one of dataframe_split");
-        check("{}", "exactly one of");
-        check(r#"{"instances": [], "inputs": []}"#, "exactly one of");
-        check(r#"{"rows": []}"#, "no member `rows`: the body has one of dataframe_split");
-        check(r#"{"instances": [], "param": {}}"#, "no member `param`");
-        check(r#"{"instances": [], "param": {}}"#, "beside it perhaps params, signature_name");
-        check(r#"{"instances": [39]}"#, "`instances` is a list of objects");
-        check(r#"{"dataframe_split": {"data": []}}"#, "`dataframe_split` is");
-        check(r#"{"dataframe_split": {"columns": ["a", "a"], "data": []}}"#, "`a` is repeated");
-        check(r#"{"dataframe_split": {"columns": ["a"], "data": [[1], [1, 2]]}}"#, "row 1 has 2");
-        check(r#"{"inputs": {"a": [1], "b": [1, 2]}}"#, "column `b` has 2");
-        check(r#"{"inputs": {"a": 1}, "params": {"reasons": 0}}"#, "from 1 to 100");
-        check(r#"{"inputs": {"a": 1}, "params": {"explain": 1}}"#, "no parameter `explain`");
-    }
 }

@@ -9,6 +9,7 @@
 
 mod formats;
 pub(super) mod invocations;
+mod json_rows;
 mod model_server;
 pub(super) mod open_inference;
 pub(super) mod routes;

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 
 use crate::processors::{
     instances::{Buckets, Counters, InstanceReport, Recent},
-    outcome_join::WaitingNow,
+    waiting::WaitingNow,
 };
 use foretell_streams::time::WallTime;
 

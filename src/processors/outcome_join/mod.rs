@@ -19,7 +19,6 @@ pub use pending::{
 };
 pub use settings::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy};
 pub use store::OutcomeStore;
-pub use waiting::{WaitingBoard, WaitingNow};
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -29,11 +28,9 @@ use crate::{
         prediction::Prediction,
     },
     processors::{
-        outcome_join::{
-            store::{Buffers, JoinContext, StoredOutcome, late},
-            waiting::{TaskCounts, Waiting},
-        },
+        outcome_join::store::{Buffers, JoinContext, StoredOutcome, late},
         placement::Placement,
+        waiting::{TaskCounts, Waiting},
     },
 };
 use foretell_streams::{

@@ -21,8 +21,8 @@ use crate::{
                 decode_outcome,
             },
             settings::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
-            waiting::Waiting,
         },
+        waiting::Waiting,
     },
 };
 use foretell_streams::{

@@ -18,10 +18,12 @@
 
 use crate::{
     events::{answered::Encoded, labelled_example::LabelledExample},
-    processors::outcome_join::{
-        pending::{PendingRef, StateRef},
-        settings::{LearnFrom, UnlabelledPolicy},
-        store::{Buffers, JoinContext, OutcomeStore},
+    processors::{
+        outcome_join::{
+            pending::{PendingRef, StateRef},
+            settings::{LearnFrom, UnlabelledPolicy},
+            store::{Buffers, JoinContext, OutcomeStore},
+        },
         waiting::Waiting,
     },
 };
