@@ -1,6 +1,9 @@
 //! The outcome join: every row of the table of outcomes in docs/concepts.md.
 
-use foretell::processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy, WaitingNow};
+use foretell::processors::{
+    outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
+    waiting::WaitingNow,
+};
 use foretell_streams::record::Header;
 use proptest::prelude::*;
 

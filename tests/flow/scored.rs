@@ -24,8 +24,9 @@ use foretell::{
         learning::outputs::records_of,
         metrics::ApplicationMetrics,
         model_table::{CHALLENGER, CHAMPION, ModelTable, ModelTableError, Serving},
-        outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy, WaitingNow},
+        outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
         topology::{ScoringParts, scoring},
+        waiting::WaitingNow,
     },
 };
 use foretell_ml::ModelBundle;
