@@ -103,10 +103,14 @@ impl Script {
         let is_event = |one: &&ScheduledAction| matches!(one.action, Action::Event { .. });
         let last = self.actions.iter().rfind(is_event).map_or(EventTime::MIN, |one| one.at);
         let end = self.end();
-        let at = end.max(last + ending(true, &settings.sessions)) + Duration::from_millis(1);
         self.enders_after = Some(end);
+        // Before the outcomes have waited too long for the predictions that they are about.
+        let of_outcomes = end + settings.sessions.grace + PUNCTUATION;
+        let of_all = of_outcomes.max(last + ending(true, &settings.sessions));
+        let mut times = [of_outcomes, of_all].map(|at| at + Duration::from_millis(1)).to_vec();
+        times.dedup();
         // A punctuation scores a bounded number, and the next one the others.
-        for at in [at, at + PUNCTUATION] {
+        for at in times.into_iter().flat_map(|at| [at, at + PUNCTUATION]) {
             for respondent in factory.new_respondents_everywhere("ender", partitions) {
                 let event = factory.event_of(&respondent, at, sample.answers.clone());
                 self.push_event(&event, factory);
