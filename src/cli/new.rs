@@ -200,8 +200,20 @@ fn text(report: &Report, request: &Request) -> String {
             .to_owned(),
     );
     let configuration = request.folder.join("foretell.toml");
-    lines.push(format!("next: foretell demo --config {}", configuration.display()));
+    let configuration = quoted(&configuration.display().to_string());
+    lines.push(format!("next: foretell demo --config {configuration}"));
     lines.join("\n")
+}
+
+/// A path as a word of a shell.
+fn quoted(path: &str) -> String {
+    let is_plain =
+        |character: char| character.is_alphanumeric() || "/._-+:=@,%".contains(character);
+    if path.chars().all(is_plain) {
+        path.to_owned()
+    } else {
+        format!("'{}'", path.replace('\'', "'\\''"))
+    }
 }
 
 /// A text on one line, of at most 32 characters.
@@ -241,6 +253,12 @@ mod tests {
         }
         assert_eq!(decimal_mark(","), Ok(DecimalMark::Comma));
         assert!(decimal_mark("'").is_err());
+    }
+
+    #[test]
+    fn paths_are_words_of_a_shell() {
+        assert_eq!(quoted("visits/foretell.toml"), "visits/foretell.toml");
+        assert_eq!(quoted("my visits/it's.toml"), "'my visits/it'\\''s.toml'");
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::app::new::values::{DayOrder, DecimalMark, Moment, Number};
+use crate::app::new::{
+    units::Unit,
+    values::{DayOrder, DecimalMark, Moment, Number},
+};
 
 /// Values that are kept of all columns together.
 const VALUES_OF_ALL_MAX: usize = 1_000_000;
@@ -68,6 +71,8 @@ pub(super) struct ColumnSummary {
     pub(super) has_more_values: bool,
     /// Rows whose value was there before.
     pub(super) repeats: u64,
+    /// What is around the numbers, from the first one on.
+    pub(super) unit: Option<Unit>,
     pub(super) point: NumberCounts,
     pub(super) comma: NumberCounts,
     /// Whole numbers that begin with a 0.
@@ -107,6 +112,7 @@ impl ColumnSummary {
             values: BTreeMap::new(),
             has_more_values: false,
             repeats: 0,
+            unit: None,
             point: NumberCounts::default(),
             comma: NumberCounts::default(),
             codes: 0,
@@ -172,8 +178,11 @@ impl ColumnSummary {
     }
 
     fn add_number(&mut self, text: &str, class: Option<usize>) {
-        let point = Number::parse(text, DecimalMark::Point);
-        let comma = Number::parse(text, DecimalMark::Comma);
+        let unit = self.unit.clone().or_else(|| Unit::of_number(text));
+        let number = unit.as_ref().and_then(|unit| unit.strip(text)).unwrap_or_default();
+        self.unit = unit;
+        let point = Number::parse(&number, DecimalMark::Point);
+        let comma = Number::parse(&number, DecimalMark::Comma);
         self.point.add(point, comma.is_some());
         self.comma.add(comma, point.is_some());
         let Some(number) = point.or(comma) else {
@@ -236,10 +245,6 @@ impl ColumnSummary {
     /// Whether no value that was kept came again.
     pub(super) fn is_unique(&self) -> bool {
         self.repeats == 0 && self.filled() > 1
-    }
-
-    pub(super) fn missing_share(&self) -> f64 {
-        self.missing as f64 / (self.rows as f64).max(1.0)
     }
 }
 

@@ -1,10 +1,13 @@
 //! Decides what each column is for: an answer, the label, who, when, or nothing.
 
+use std::collections::BTreeSet;
+
 use crate::app::new::{
     column::ColumnSummary,
     form::{self, FileForm, Form, Kind},
     labels::{Classes, Labels},
     names::{self, Names},
+    units,
 };
 
 /// What a column is for.
@@ -52,6 +55,8 @@ pub(super) struct Decisions {
     pub(super) columns: Vec<ColumnPlan>,
     pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// What means "no answer" in the answers, and is a value of none.
+    pub(super) missing_marks: Vec<String>,
 }
 
 /// Fields of the event schema that no column may be called.
@@ -97,7 +102,7 @@ pub(super) fn decide(
             field: String::new(),
             role,
             is_whole_id: matches!(form.kind, Kind::Whole(_)) && form.odd.is_empty(),
-            missing: summary.missing_share(),
+            missing: 0.0,
             example: example(summary, &form),
             form,
             why,
@@ -105,6 +110,12 @@ pub(super) fn decide(
     }
     choose_event_time(&mut columns, summaries, named.event_time, &mut notes)?;
     choose_respondent(&mut columns, summaries, named, &mut notes)?;
+    for (column, summary) in columns.iter_mut().zip(summaries) {
+        column.missing = column.missing_share(summary);
+    }
+    let label = &mut columns[named.label];
+    label.missing = labels.missing_share();
+    label.example = labels.first(classes).map_or_else(String::new, |class| class.name.clone());
     for (index, column) in columns.iter_mut().enumerate() {
         if column.role == Role::Answer {
             warnings.extend(column.form.warning.clone());
@@ -122,7 +133,54 @@ pub(super) fn decide(
             .join(", ")
     );
     name_fields(&mut columns);
-    Ok(Decisions { columns, notes, warnings })
+    let mut decisions = Decisions { columns, notes, warnings, missing_marks: Vec::new() };
+    decisions.find_marks(summaries);
+    Ok(decisions)
+}
+
+impl Decisions {
+    /// Finds the marks of missing values. A number that is a value of another answer is none, because `events.missing` is for all.
+    fn find_marks(&mut self, summaries: &[ColumnSummary]) {
+        let answers: Vec<(&ColumnPlan, &ColumnSummary)> = self
+            .columns
+            .iter()
+            .zip(summaries)
+            .filter(|(column, _)| column.role == Role::Answer)
+            .collect();
+        let marks = answers.iter().flat_map(|(_, summary)| summary.marks.keys());
+        let mut marks: BTreeSet<String> = marks.map(ToString::to_string).collect();
+        for (column, _) in &answers {
+            for number in &column.form.sentinels {
+                let is_value = |(other, summary): &&(&ColumnPlan, &ColumnSummary)| {
+                    summary.sentinels.contains_key(number) && !other.form.sentinels.contains(number)
+                };
+                if let Some((other, _)) = answers.iter().find(is_value) {
+                    self.warnings.push(format!(
+                        "column {:?}: {number} is missing, but it is a value of {:?}, so events.missing cannot have it: producers have to send \
+                         null in place of it",
+                        column.name, other.name
+                    ));
+                } else {
+                    marks.insert(number.to_string());
+                }
+            }
+        }
+        self.missing_marks = marks.into_iter().collect();
+    }
+}
+
+impl ColumnPlan {
+    /// Share of the rows without a value, from 0 to 1: blank, or with a text or a number that counts as missing.
+    fn missing_share(&self, summary: &ColumnSummary) -> f64 {
+        let is_text = self.role == Role::RespondentId && !self.is_whole_id;
+        let texts = if self.form.is_moment() { &summary.no_moments } else { &summary.no_numbers };
+        let odd = self.form.odd.iter().filter_map(|text| texts.get(text));
+        let sentinels =
+            self.form.sentinels.iter().filter_map(|number| summary.sentinels.get(number));
+        let converted: u64 = odd.chain(sentinels).sum();
+        let missing = summary.missing + if is_text { 0 } else { converted };
+        missing as f64 / (summary.rows as f64).max(1.0)
+    }
 }
 
 /// Whether a column is an answer, and if not, why.
@@ -136,8 +194,9 @@ fn role_of(summary: &ColumnSummary, form: &Form) -> (Role, String) {
         return unused("always the same");
     }
     if summary.is_run && summary.is_unique() && filled >= ROWS_FOR_GUESSES {
-        let is_from_start = summary.whole_range.is_some_and(|(low, _)| low == 0 || low == 1);
-        if is_from_start && (is_row_name(&summary.name) || !is_named_as_id(&summary.name)) {
+        let range = summary.whole_range;
+        let are_years = range.is_some_and(|(low, high)| low >= 1_800 && high <= 2_200);
+        if !are_years && (is_row_name(&summary.name) || !is_named_as_id(&summary.name)) {
             return unused("numbers the rows");
         }
     }
@@ -154,7 +213,8 @@ fn role_of(summary: &ColumnSummary, form: &Form) -> (Role, String) {
     }
     let words = summary.words / filled.max(1);
     let is_nearly_unique = filled >= ROWS_FOR_GUESSES && summary.repeats * 2 < filled;
-    if is_nearly_unique && summary.is_unique() && words <= 1 {
+    let is_measure = units::has_sign(&summary.example);
+    if is_nearly_unique && summary.is_unique() && words <= 1 && !is_measure {
         return unused("an id: no text comes twice");
     }
     if (is_nearly_unique && words >= 2) || words >= 8 {
@@ -200,7 +260,7 @@ fn choose_event_time(
             "column {:?} cannot be the event time: it has no dates or times, but texts such as {:?}{}",
             column.name,
             summaries[index].example,
-            if column.form.warning.is_some() { " (set --dates dmy or --dates mdy)" } else { "" }
+            column.form.warning.as_ref().map_or_else(String::new, |warning| format!(". {warning}"))
         );
         column.role = Role::EventTime;
         column.why = join(&column.why, "--event-time");
@@ -270,6 +330,7 @@ fn choose_respondent(
             && summary.is_unique()
             && summary.missing == 0
             && matches!(column.form.kind, Kind::Whole(_) | Kind::Category)
+            && column.form.unit.is_none()
     };
     let all: Vec<usize> = (0..columns.len()).collect();
     let by_name = all.iter().find(|index| is_id(index) && is_named_as_id(&summaries[**index].name));

@@ -9,7 +9,8 @@ use anyhow::Context;
 
 use crate::app::new::{
     source::Source,
-    values::{DayOrder, DecimalMark, MissingMarks, Moment, Number},
+    units::Unit,
+    values::{DayOrder, MissingMarks, Moment},
 };
 
 /// Maximum number of columns: a quarter of what a model may have, and more than a person
@@ -84,7 +85,8 @@ impl Dialect {
         };
         let names_delimiter = named.is_some();
         let sample = if names_delimiter { &sample[first_line.len()..] } else { sample };
-        let candidates: Vec<u8> = match choice.delimiter.or(named) {
+        let chosen = choice.delimiter.or(named);
+        let candidates: Vec<u8> = match chosen {
             Some(delimiter) => vec![delimiter],
             None => DELIMITERS.to_vec(),
         };
@@ -108,6 +110,12 @@ impl Dialect {
         let (shape, mut dialect) = best.context("there is no delimiter")?;
         let rows = dialect.rows(sample);
         anyhow::ensure!(!rows.is_empty(), "there are no rows");
+        anyhow::ensure!(
+            shape.columns >= 2 || chosen.is_none(),
+            "{:?} does not separate the columns, because there is only one: leave out --delimiter, so that the delimiter is found, or name \
+             another (a first line `sep=` names one, too)",
+            dialect.delimiter_name()
+        );
         anyhow::ensure!(
             shape.columns >= 2,
             "there is only one column, so the delimiter is none of , ; tab | : name it with --delimiter (columns that are separated by \
@@ -253,11 +261,10 @@ fn is_clean(cell: &str) -> bool {
     is_value(cell) || !cell.contains([',', ';', '\t', '|'])
 }
 
-/// Whether a trimmed cell is blank, a number or a time.
+/// Whether a trimmed cell is blank, a number, maybe with a unit, or a time.
 fn is_value(cell: &str) -> bool {
     cell.is_empty()
-        || Number::parse(cell, DecimalMark::Point).is_some()
-        || Number::parse(cell, DecimalMark::Comma).is_some()
+        || Unit::of_number(cell).is_some()
         || Moment::parse(cell, DayOrder::DayFirst).is_some()
         || Moment::parse(cell, DayOrder::MonthFirst).is_some()
 }

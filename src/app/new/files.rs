@@ -221,7 +221,7 @@ bind = \"127.0.0.1:8000\"
         }
         let outcome = json!({
             "respondent_id": respondent,
-            "label": self.classes.last().map_or("", |class| class.name.as_str()),
+            "label": self.field_of(Role::Label).map_or("", |column| column.example.as_str()),
         });
         let shell = |value: &Value| value.to_string().replace('\'', "'\\''");
         format!(
@@ -243,9 +243,14 @@ bind = \"127.0.0.1:8000\"
 /// The settings of the schema's subject.
 pub(super) const SUBJECT: &str = "compatibility = \"FULL_TRANSITIVE\"\n";
 
-/// The id as the name of a folder and of a namespace.
+/// The id as the name of a folder and of a namespace, whose parts cannot begin with a digit in Avro.
 pub(super) fn namespace(id: &str) -> String {
-    names::of_application(id)
+    let name = names::of_application(id);
+    if name.starts_with(|character: char| character.is_ascii_digit()) {
+        format!("events_{name}")
+    } else {
+        name
+    }
 }
 
 fn in_file(column: Option<&ColumnPlan>) -> String {

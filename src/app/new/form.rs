@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::app::new::{
     column::{ColumnSummary, MomentCounts},
+    units::Unit,
     values::{self, DayOrder, DecimalMark, Moment, Number},
 };
 
@@ -32,6 +33,8 @@ pub(super) struct Form {
     pub(super) odd: BTreeSet<Box<str>>,
     /// Numbers that stand for "no answer".
     pub(super) sentinels: Vec<i64>,
+    /// What is left out around each number.
+    pub(super) unit: Unit,
     /// Why it is this kind; empty if it is plain.
     pub(super) why: String,
     /// What the user should look at.
@@ -43,6 +46,8 @@ pub(super) struct Form {
 pub(super) struct FileForm {
     /// The decimal mark that the user names, or that of the columns that are certain of it.
     pub(super) mark: Option<DecimalMark>,
+    /// The decimal mark that the user names.
+    pub(super) named_mark: Option<DecimalMark>,
     pub(super) dates: Option<DayOrder>,
     pub(super) delimiter: u8,
 }
@@ -69,7 +74,7 @@ impl FileForm {
             // Each column by itself.
             (_, _) => None,
         };
-        Self { mark: named_mark.or(mark), dates, delimiter }
+        Self { mark: named_mark.or(mark), named_mark, dates, delimiter }
     }
 }
 
@@ -91,6 +96,7 @@ impl Form {
             kind,
             odd: BTreeSet::new(),
             sentinels: Vec::new(),
+            unit: Unit::default(),
             why: String::new(),
             warning: None,
         }
@@ -113,7 +119,40 @@ impl Form {
         }
         Self::of_moments(column, file)
             .or_else(|| Self::of_numbers(column, file))
+            .or_else(|| Self::of_mixed(column))
             .unwrap_or_else(|| Self::plain(Kind::Category))
+    }
+
+    /// The form of a column with more numbers or dates than other texts, but too many other texts to take them for missing.
+    fn of_mixed(column: &ColumnSummary) -> Option<Self> {
+        let dates = column.day_first.all.max(column.month_first.all);
+        let numbers = column.point.all.max(column.comma.all);
+        let (count, what, others) = if dates > numbers {
+            (dates, "dates or times", &column.no_moments)
+        } else {
+            (numbers, "numbers", &column.no_numbers)
+        };
+        if count * 2 <= column.filled() {
+            return None;
+        }
+        let percent = count * 100 / column.filled();
+        let most = others.iter().max_by_key(|(_, rows)| **rows);
+        let (but, such) = match most {
+            Some((text, _)) => (
+                format!("but not {text:?}"),
+                format!("if {text:?} and the like mean \"no answer\", name them with --missing"),
+            ),
+            None => (
+                "but not in one notation".to_owned(),
+                "write them in one notation, or leave the column out with --ignore".to_owned(),
+            ),
+        };
+        let warning = format!(
+            "column {:?}: {percent}% are {what}, {but}, so all stay text: {such}",
+            column.name
+        );
+        let form = Self::because(Kind::Category, format!("{percent}% are {what}, {but}"));
+        Some(Self { warning: Some(warning), ..form })
     }
 
     fn of_moments(column: &ColumnSummary, file: &FileForm) -> Option<Self> {
@@ -146,13 +185,24 @@ impl Form {
         };
         let kind = if counts.dates == counts.all { Kind::Date(order) } else { Kind::Time(order) };
         let why = if column.ambiguous_dates == 0 { "" } else { why };
-        Some(Self { odd: column.no_moments.keys().cloned().collect(), ..Self::because(kind, why) })
+        let is_other = file.dates.is_some_and(|named| named != order) && column.ambiguous_dates > 0;
+        let warning = is_other.then(|| {
+            format!(
+                "column {:?} has days and months in another order than --dates says, and is read with it: {why}",
+                column.name
+            )
+        });
+        let odd = column.no_moments.keys().cloned().collect();
+        Some(Self { odd, warning, ..Self::because(kind, why) })
     }
 
     fn of_numbers(column: &ColumnSummary, file: &FileForm) -> Option<Self> {
         let is_numbers = |count: u64| is_most(count, column, column.no_numbers.len());
         let (point, comma) = (column.point, column.comma);
-        let (mark, why) = match (is_numbers(point.all), is_numbers(comma.all)) {
+        // One number that has one mark only tells the mark of the column.
+        let is_point = is_numbers(point.all) && point.all >= comma.all;
+        let is_comma = is_numbers(comma.all) && comma.all >= point.all;
+        let (mark, why) = match (is_point, is_comma) {
             (false, false) => return None,
             (true, false) => (DecimalMark::Point, grouped(point.grouped)),
             (false, true) => (DecimalMark::Comma, decimal_comma(comma.grouped)),
@@ -164,7 +214,8 @@ impl Form {
                 }
                 // Exports have no groups, so `1.234` is a decimal number.
                 (None, 0, _) => (DecimalMark::Point, String::new()),
-                (None, _, 0) if file.delimiter != b',' => (DecimalMark::Comma, decimal_comma(0)),
+                // Where the comma is the decimal mark, spreadsheets write `;` between cells.
+                (None, _, 0) if file.delimiter == b';' => (DecimalMark::Comma, decimal_comma(0)),
                 // `1 234` has the same value with both marks.
                 (None, one, other) if one == other => (DecimalMark::Point, grouped(one)),
                 (None, _, _) => {
@@ -178,6 +229,12 @@ impl Form {
                 }
             },
         };
+        let contradiction = file.named_mark.filter(|named| *named != mark && is_point != is_comma).map(|_| {
+            format!(
+                "column {:?} has another decimal mark than --decimal says, and is read with it: its numbers are such as {:?}",
+                column.name, column.example
+            )
+        });
         if column.codes > 0 {
             return Some(Self::because(Kind::Category, "codes: some begin with 0"));
         }
@@ -188,6 +245,7 @@ impl Form {
         }
         if is_whole
             && is_named_for_time(&column.name)
+            && column.unit.as_ref().is_none_or(Unit::is_none)
             && let Some(per_second) = epoch_unit(column)
         {
             let unit = if per_second == 1 { "seconds" } else { "milliseconds" };
@@ -196,10 +254,16 @@ impl Form {
         let kind = if is_whole { Kind::Whole(mark) } else { Kind::Decimal(mark) };
         let mut form = Self::because(kind, why);
         form.odd = column.no_numbers.keys().cloned().collect();
+        form.warning = contradiction;
         form.add_sentinels(column);
         let distinct = column.values.len();
         if is_whole && distinct <= 2 && !column.has_more_values && form.sentinels.is_empty() {
             form.why = "two numbers stay numbers".to_owned();
+        }
+        form.unit = column.unit.clone().unwrap_or_default();
+        if !form.unit.is_none() {
+            let unit = format!("the unit {} is left out", form.unit.name());
+            form.why = if form.why.is_empty() { unit } else { format!("{unit}; {}", form.why) };
         }
         Some(form)
     }
@@ -222,7 +286,8 @@ impl Form {
             Kind::Category => Some(text.to_owned()),
             Kind::Boolean { yes } => Some(text.eq_ignore_ascii_case(yes).to_string()),
             Kind::Whole(mark) | Kind::Decimal(mark) => {
-                let number = Number::parse(text, mark)?;
+                let text = self.unit.strip(text)?;
+                let number = Number::parse(&text, mark)?;
                 let whole = number.whole();
                 if whole.is_some_and(|whole| self.sentinels.contains(&whole)) {
                     return None;
@@ -415,6 +480,7 @@ mod tests {
         assert_eq!(found.kind, Kind::Category);
         assert!(found.warning.unwrap().contains("--decimal"));
         assert_eq!(form("x", &cells, (None, None, b';')).kind, Kind::Decimal(COMMA));
+        assert_eq!(form("x", &cells, (None, None, b'\t')).kind, Kind::Category);
         assert_eq!(form("x", &cells, (Some(COMMA), None, b',')).kind, Kind::Decimal(COMMA));
         assert_eq!(form("x", &cells, (Some(POINT), None, b',')).kind, Kind::Whole(POINT));
     }

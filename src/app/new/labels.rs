@@ -25,7 +25,7 @@ pub(super) struct Labels {
     /// Index of each class, by the form that its spellings have in common.
     classes: BTreeMap<String, usize>,
     spellings: Vec<BTreeMap<String, u64>>,
-    pub(super) missing: u64,
+    missing: u64,
     /// Rows with a label that is a number.
     numbers: u64,
     rows: u64,
@@ -161,6 +161,17 @@ impl Labels {
         }
     }
 
+    /// The class of the first row that has a label.
+    pub(super) fn first<'c>(&self, classes: &'c Classes) -> Option<&'c Class> {
+        let (form, _) = self.classes.iter().find(|(_, index)| **index == 0)?;
+        classes.classes.get(*classes.by_form.get(form)?)
+    }
+
+    /// Share of the rows without a label, from 0 to 1.
+    pub(super) fn missing_share(&self) -> f64 {
+        self.missing as f64 / ((self.missing + self.rows) as f64).max(1.0)
+    }
+
     /// Number of different labels, at least.
     pub(super) fn distinct(&self) -> usize {
         self.classes.len() + usize::from(self.has_more)
@@ -171,6 +182,28 @@ impl Classes {
     /// The index of the class of a trimmed label.
     pub(super) fn index_of(&self, text: &str) -> Option<usize> {
         self.by_form.get(&form_of(text)).copied()
+    }
+
+    /// Spells the classes as `names` does.
+    ///
+    /// # Errors
+    /// If a class is not among `names`.
+    pub(super) fn spell(&mut self, names: &[String]) -> anyhow::Result<()> {
+        let mut others = Vec::new();
+        for class in &mut self.classes {
+            let form = form_of(&class.name);
+            match names.iter().find(|name| form_of(name.trim()) == form) {
+                Some(name) => name.clone_into(&mut class.name),
+                None => others.push(format!("{:?} ({} rows)", class.name, class.rows)),
+            }
+        }
+        anyhow::ensure!(
+            others.is_empty(),
+            "labels that outcomes.labels of foretell.toml does not have, so the tables are as they were: {}. Add them there, or correct \
+             the file",
+            others.join(", ")
+        );
+        Ok(())
     }
 
     /// What was normalised, and what is rare.

@@ -24,6 +24,7 @@ mod split;
 mod table;
 #[cfg(test)]
 mod tests;
+mod units;
 mod values;
 
 use std::{
@@ -41,21 +42,24 @@ pub use crate::app::new::{
     split::SplitRule,
     values::{DayOrder, DecimalMark},
 };
-use crate::app::{
-    generate,
-    new::{
-        column::ColumnSummary,
-        decide::{ColumnPlan, Decisions, NamedColumns, Role},
-        dialect::{Dialect, DialectChoice},
-        files::Application,
-        form::FileForm,
-        labels::Classes,
-        progress::Steps,
-        source::Source,
-        split::Split,
-        table::{Conversion, Dropped, FileTable},
-        values::MissingMarks,
+use crate::{
+    app::{
+        generate,
+        new::{
+            column::ColumnSummary,
+            decide::{ColumnPlan, Decisions, NamedColumns, Role},
+            dialect::{Dialect, DialectChoice},
+            files::Application,
+            form::FileForm,
+            labels::Classes,
+            progress::Steps,
+            source::Source,
+            split::Split,
+            table::{Conversion, Dropped, FileTable},
+            values::MissingMarks,
+        },
     },
+    config::Config,
 };
 
 /// What the user wants, and what they know about the file.
@@ -115,7 +119,8 @@ pub fn new(request: &Request, observer: &mut Observer<'_>) -> anyhow::Result<Rep
         let (summaries, _) = table.summarise(None, &mut steps)?;
         bail!("{}", candidates(&summaries));
     };
-    let understood = understand(&table, label, request, &mut steps)?;
+    let labels = if request.data_only { Some(paths.labels()?) } else { None };
+    let understood = understand(&table, label, request, labels.as_deref(), &mut steps)?;
     let Understood { decisions, classes, .. } = &understood;
     let conversion = Conversion { columns: &decisions.columns, classes };
     let (rows, dropped) = table.measure(&conversion, &mut steps)?;
@@ -158,12 +163,16 @@ fn understand(
     table: &FileTable<'_>,
     label: &str,
     request: &Request,
+    spelled: Option<&[String]>,
     steps: &mut Steps<'_>,
 ) -> anyhow::Result<Understood> {
     let named = named_columns(&table.dialect.names, label, request)?;
     let (summaries, labels) = table.summarise(Some(named.label), steps)?;
     let classes = labels.classes(label, request.positive.as_deref());
-    let classes = classes.with_context(|| table.path.clone())?;
+    let mut classes = classes.with_context(|| table.path.clone())?;
+    if let Some(spelled) = spelled {
+        classes.spell(spelled).with_context(|| table.path.clone())?;
+    }
     let delimiter = table.dialect.delimiter;
     let form = FileForm::of(&summaries, request.decimal, request.dates, delimiter);
     let decisions = decide::decide(&summaries, &form, &named, (&labels, &classes));
@@ -194,7 +203,7 @@ fn report(
         rows_without_event_time: dropped.no_event_time,
         columns: decisions.columns.iter().map(ColumnPlan::report).collect(),
         labels: labels_of(classes),
-        missing_marks: marks_of(summaries, &decisions.columns),
+        missing_marks: decisions.missing_marks.clone(),
         notes: notes_of(source, dialect, decisions),
         warnings: decisions.warnings.clone(),
         written: Vec::new(),
@@ -289,6 +298,12 @@ impl Paths {
             existing.join(", ")
         );
         Ok(())
+    }
+
+    /// The labels of the configuration that is there.
+    fn labels(&self) -> anyhow::Result<Vec<String>> {
+        let config = Config::load(&self.in_folder(CONFIGURATION), &[]);
+        Ok(config.context("--data-only cannot read the labels")?.classes)
     }
 
     /// Checks that the tables fit the schema that is there.
@@ -462,13 +477,6 @@ fn candidates(summaries: &[ColumnSummary]) -> String {
         );
     }
     format!("name the column to predict with --label, such as\n{}", shown.join("\n"))
-}
-
-/// The marks of missing values among the columns that are used.
-fn marks_of(summaries: &[ColumnSummary], columns: &[ColumnPlan]) -> Vec<String> {
-    let used = summaries.iter().zip(columns).filter(|(_, column)| column.role == Role::Answer);
-    let marks = used.flat_map(|(summary, _)| summary.marks.keys().map(ToString::to_string));
-    marks.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
 fn labels_of(classes: &Classes) -> Vec<LabelReport> {
