@@ -117,8 +117,10 @@ pub(super) fn decide(
     label.missing = labels.missing_share();
     label.example = labels.first(classes).map_or_else(String::new, |class| class.name.clone());
     for (index, column) in columns.iter_mut().enumerate() {
-        if column.role == Role::Answer {
+        if matches!(column.role, Role::Answer | Role::EventTime) {
             warnings.extend(column.form.warning.clone());
+        }
+        if column.role == Role::Answer {
             remark(column, &summaries[index], (labels, classes), &mut warnings);
         }
     }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use proptest::prelude::*;
+use serde_json::{Value as Json, json};
 
 use super::*;
 
@@ -243,10 +244,176 @@ fn names_and_texts_with_any_characters_make_valid_files() {
     let made = Made::from(header.to_owned() + &rows.collect::<String>(), "out\nput");
     let report = made.report();
     assert_eq!(report.labels.len(), 2);
-    let config =
-        crate::config::Config::load(&made.request.folder.join(CONFIGURATION), &[]).unwrap();
+    let config = Config::load(&made.request.folder.join(CONFIGURATION), &[]).unwrap();
     assert_eq!(config.classes.len(), 2);
     assert!(made.text(README).contains("a\\|b"));
+}
+
+#[test]
+fn an_id_that_begins_with_a_digit_makes_a_valid_schema() {
+    let bytes = file("y", |row| (row % 6).to_string());
+    for id in ["123", "2026.q1", "9-lives"] {
+        let made = Made::from(&bytes, "out").with(|request| request.id = Some(id.to_owned()));
+        made.report();
+        // The configuration parses the schema.
+        Config::load(&made.request.folder.join(CONFIGURATION), &[]).unwrap();
+    }
+}
+
+#[test]
+fn numbers_with_one_unit_are_numbers() {
+    let check = |cell: &dyn Fn(usize) -> String, expected: (&str, &str), first: &str| {
+        let made = Made::from(file("y", cell), "out");
+        let report = made.report();
+        assert_eq!(role(&report, "y"), expected, "{:?}", report.columns);
+        assert!(made.rows().iter().any(|row| row.contains(&first.to_owned())), "{first}");
+        let why = &report.columns[1].why;
+        assert_eq!(why.contains("is left out"), expected.0.ends_with("number"), "{why}");
+    };
+    let number = ("decimal number", "answer");
+    check(&|row| format!("\"$4,{:03}.17\"", row * 7), number, "4000.17");
+    check(&|row| format!("{row}.6%"), number, "39.6");
+    check(&|row| format!("\"1.{:03},82 €\"", row * 7), number, "1000.82");
+    check(&|row| format!("{} kg", row * 7), ("whole number", "answer"), "7");
+    check(&|row| format!("k{}", row % 3), ("category", "answer"), "k2");
+    // Two units stay text, and are no id.
+    let mixed = |row: usize| format!("{}{row}", if row % 2 == 0 { "$" } else { "€" });
+    let report = Made::from(file("y", mixed), "out").report();
+    let (_, role) = role(&report, "y");
+    assert_eq!(role, "not used", "{report:?}");
+}
+
+#[test]
+fn numbers_that_stand_for_no_answer_are_missing_in_the_stream_too() {
+    let gap = |row: usize| if row % 4 == 0 { "-999".to_owned() } else { (row % 5).to_string() };
+    let made = Made::from(file("age", gap), "out");
+    let report = made.report();
+    let missing = report.columns[1].missing;
+    assert!((missing - 0.25).abs() < 1e-9, "{missing}");
+    assert_eq!(report.missing_marks, ["-999"]);
+    assert!(made.text(CONFIGURATION).contains("missing = [\"-999\"]"));
+    assert!(made.rows().iter().all(|row| row[1] != "-999"));
+    let config = Config::load(&made.request.folder.join(CONFIGURATION), &[]).unwrap();
+    let row =
+        |event: Json| config.event_schema.answers_of_json(event.as_object().unwrap()).unwrap();
+    assert_eq!(row(json!({"x": 3, "age": -999})), row(json!({"x": 3})));
+    assert_ne!(row(json!({"x": 3, "age": 9})), row(json!({"x": 3})));
+    // A value of another answer.
+    let both = |row: usize| {
+        let other = [-999, -5, 7][row % 3];
+        format!("{},{other}", gap(row))
+    };
+    let report = Made::from(file("age,balance", both), "out").report();
+    assert!(report.missing_marks.is_empty(), "{:?}", report.missing_marks);
+    let warning = report.warnings.iter().find(|warning| warning.contains("send null"));
+    assert!(warning.is_some_and(|warning| warning.contains("\"balance\"")), "{report:?}");
+}
+
+#[test]
+fn the_share_of_missing_values_counts_what_is_written_as_missing() {
+    let share =
+        |report: &Report, column: usize| format!("{:.0}", report.columns[column].missing * 100.0);
+    let rows: String = (0..100)
+        .map(|row| {
+            let cell = if row == 50 { "unknown".to_owned() } else { (row % 9).to_string() };
+            format!("{cell},{}\n", ["None", "yes", "NA", "yes"][row % 4])
+        })
+        .collect();
+    let report = Made::from(format!("x,out\n{rows}"), "out").report();
+    assert_eq!(share(&report, 0), "1");
+    assert_eq!(share(&report, 1), "25", "NA is no label, and None is one");
+    assert_eq!(report.rows_without_label, 25);
+}
+
+#[test]
+fn newer_rows_have_the_labels_of_the_configuration() {
+    let made = Made::from(file("y", |row| (row % 6).to_string()), "out");
+    made.report();
+    let newer = file("y", |row| (row % 5).to_string());
+    let before = [made.text(INITIAL), made.text(PLAY)];
+    let made = made.with(|request| request.data_only = true);
+    fs::write(&made.request.file, newer.replacen(",yes", ",maybe", 3)).unwrap();
+    let error = format!("{:#}", made.make().unwrap_err());
+    assert!(error.contains("\"maybe\" (3 rows)") && error.contains("outcomes.labels"), "{error}");
+    assert_eq!([made.text(INITIAL), made.text(PLAY)], before);
+    // Other spellings are written as the configuration has them.
+    fs::write(&made.request.file, newer.replace(",yes", ",YES")).unwrap();
+    made.report();
+    let labels: BTreeSet<String> = made.rows().into_iter().map(|row| row[2].clone()).collect();
+    assert_eq!(labels.into_iter().collect::<Vec<_>>(), ["no", "yes"]);
+}
+
+#[test]
+fn options_that_contradict_the_file_are_reported() {
+    let warnings = |cell: &dyn Fn(usize) -> String, change: &dyn Fn(&mut Request)| {
+        Made::from(file("y", cell), "out").with(change).report().warnings
+    };
+    let day_first = |row: usize| format!("{:02}/04/199{}", row % 28 + 1, row % 10);
+    let dates = |order| move |request: &mut Request| request.dates = Some(order);
+    let found = warnings(&day_first, &dates(DayOrder::MonthFirst));
+    assert!(found.iter().any(|warning| warning.contains("--dates")), "{found:?}");
+    assert!(warnings(&day_first, &dates(DayOrder::DayFirst)).is_empty());
+    let point = |row: usize| format!("{}.5", row % 7);
+    let decimal = |mark| move |request: &mut Request| request.decimal = Some(mark);
+    let found = warnings(&point, &decimal(DecimalMark::Comma));
+    assert!(found.iter().any(|warning| warning.contains("--decimal")), "{found:?}");
+    assert!(warnings(&point, &decimal(DecimalMark::Point)).is_empty());
+    let made = Made::from(file("y", point), "out").with(|request| request.delimiter = Some(b';'));
+    let error = made.refused();
+    assert!(error.contains("leave out --delimiter"), "{error}");
+}
+
+#[test]
+fn one_number_tells_the_decimal_mark_of_its_column() {
+    let made = Made::from(
+        file("y", |row| if row == 30 { "\"1,5\"".to_owned() } else { (row % 9).to_string() }),
+        "out",
+    );
+    assert_eq!(role(&made.report(), "y"), ("decimal number", "answer"));
+    assert!(made.rows().iter().any(|row| row[1] == "1.5"));
+}
+
+#[test]
+fn numbers_of_rows_from_any_number_are_not_used() {
+    let rows: String = (0..40)
+        .map(|row| format!("{},{},{}\n", row + 1000, row * row % 17, ["yes", "no"][row % 3 % 2]))
+        .collect();
+    let report = Made::from(rows, "3").report();
+    assert_eq!(role(&report, "column_1"), ("whole number", "not used"));
+    let report = Made::from(file("year", |row| (row + 1980).to_string()), "out").report();
+    assert_eq!(role(&report, "year"), ("whole number", "answer"));
+}
+
+#[test]
+fn the_readme_sends_the_label_of_the_row_that_it_shows() {
+    let made = Made::from(file("y", |row| (row % 6).to_string()), "out");
+    made.report();
+    // The first row of `file` is `0,0,yes`; the last of the classes is `yes`, unless `no` is the positive one.
+    assert!(made.text(README).contains("\"label\":\"yes\""), "{}", made.text(README));
+    let made = made.with(|request| {
+        (request.positive, request.force) = (Some("no".to_owned()), true);
+    });
+    made.report();
+    assert!(made.text(README).contains("\"label\":\"yes\""), "{}", made.text(README));
+}
+
+#[test]
+fn many_other_texts_among_dates_or_numbers_are_reported() {
+    let check = |cell: &dyn Fn(usize) -> String, words: &str, text: &str| {
+        let report = Made::from(file("y", cell), "out").report();
+        assert_eq!(role(&report, "y"), ("category", "answer"), "{report:?}");
+        assert!(report.columns[1].why.contains(words), "{:?}", report.columns[1]);
+        let warning = report.warnings.iter().find(|warning| warning.contains("--missing"));
+        assert!(warning.is_some_and(|warning| warning.contains(text)), "{:?}", report.warnings);
+    };
+    let date = |row: usize| match row % 10 {
+        0 => "0000-00-00".to_owned(),
+        day => format!("2026-05-{day:02}"),
+    };
+    check(&date, "90% are dates", "0000-00-00");
+    let number =
+        |row: usize| if row % 10 == 0 { "broken".to_owned() } else { (row % 7).to_string() };
+    check(&number, "90% are numbers", "broken");
 }
 
 /// A column of a made-up file.
@@ -401,7 +568,7 @@ proptest! {
         rows.sort();
         expected.sort();
         prop_assert_eq!(rows, expected);
-        let config = crate::config::Config::load(&made.request.folder.join(CONFIGURATION), &[]);
+        let config = Config::load(&made.request.folder.join(CONFIGURATION), &[]);
         let config = config.map_err(|error| TestCaseError::fail(error.to_string()))?;
         for (key, table) in [("data.initial", &config.data.initial), ("data.play", &config.data.play)] {
             let table = table.as_ref().expect("it is configured");
