@@ -57,7 +57,7 @@ pub(super) struct HttpServer {
 ///
 /// # Errors
 /// If an instance could not listen on it.
-pub fn check_address(config: &Config) -> anyhow::Result<()> {
+pub(super) fn check_address(config: &Config) -> anyhow::Result<()> {
     let bind = &config.http.bind;
     tls(config)?;
     let bound = std::net::TcpListener::bind(bind);

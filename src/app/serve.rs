@@ -51,14 +51,14 @@ impl StandaloneModel {
     pub fn start(config: &Config, folder: &Path, bind: &str) -> anyhow::Result<Self> {
         let serving = &config.serving;
         anyhow::ensure!(
-            serving.enabled && !serving.journal,
-            "a model alone serves the protocols of [serving], and has no stream to write to: set {} to {}",
-            config.sources.named(if serving.journal {
-                "serving.journal"
-            } else {
-                "serving.enabled"
-            }),
             !serving.journal,
+            "{}: a model alone has no stream to write to: set [serving] journal to false",
+            config.sources.of("serving.journal"),
+        );
+        anyhow::ensure!(
+            serving.enabled,
+            "{}: a model alone serves nothing but these protocols: set [serving] enabled to true",
+            config.sources.of("serving.enabled"),
         );
         open_files::raise_for(config.http.connections_max);
         let bundle = files::read(config, &[folder.to_owned()])?;

@@ -39,7 +39,7 @@ use crate::{
         tracking_status::TrackingBoard,
         uplift::UpliftBoard,
     },
-    tracking::{TrackingCodecs, TrackingParts, metrics::TrackingMetrics},
+    tracking::{self, TrackingCodecs, TrackingParts, metrics::TrackingMetrics},
 };
 use foretell_streams::{
     metrics::StreamsMetrics,
@@ -52,8 +52,6 @@ use foretell_streams::{
     time::Clock,
     topology::Topology,
 };
-
-pub use crate::app::http_server::check_address;
 
 /// A running instance.
 pub struct Instance {
@@ -92,6 +90,23 @@ struct Parts<'a> {
     uplift: UpliftBoard,
     stores: Arc<dyn StoreSupplier>,
     shutdown: Shutdown,
+}
+
+/// Checks what would make an instance fail only after other work: that its port is free, and the settings of MLflow can be used.
+///
+/// # Errors
+/// If not. The message says what to do.
+pub fn check_local(config: &Config) -> anyhow::Result<()> {
+    check_tracking(config)?;
+    http_server::check_address(config)
+}
+
+/// Checks that the settings of MLflow can be used. Connects to nothing.
+///
+/// # Errors
+/// If not.
+pub fn check_tracking(config: &Config) -> anyhow::Result<()> {
+    config.mlflow.as_ref().map_or(Ok(()), |settings| Ok(tracking::check(settings)?))
 }
 
 impl Instance {

@@ -93,8 +93,15 @@ Environment variables and --set override keys of the configuration. A secret can
 
 #[derive(Args)]
 struct Global {
-    /// The configuration file.
-    #[arg(short, long, global = true, env = "FORETELL_CONFIG", default_value = "foretell.toml")]
+    /// The configuration file. By default foretell.toml, for `train` and `serve` that of the root.
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "FORETELL_CONFIG",
+        default_value = "foretell.toml",
+        hide_default_value = true
+    )]
     config: PathBuf,
     /// Values of `--set` before the command, then those after it.
     #[arg(skip)]

@@ -41,13 +41,15 @@ impl Run {
         let shutdown = Shutdown::default();
         let _signals = shutdown::stop_when_asked(&shutdown)?;
         let cluster = if self.embedded {
-            start::check_address(&config)?;
+            start::check_local(&config)?;
             let cluster = Cluster::embedded(&clock);
             let mut progress = Progress::new();
             init::init(&config, &cluster, &clock, &shutdown, false, &mut progress)?;
             progress.finish();
             cluster
         } else {
+            // Before a broker is asked, which may take long.
+            start::check_tracking(&config)?;
             Cluster::connect(&config, &clock)?
         };
         let instance = Instance::start(&config, &cluster, &clock, shutdown.clone())?;

@@ -45,8 +45,19 @@ impl Serve {
         global.log("info")?;
         let shutdown = Shutdown::default();
         let _signals = shutdown::stop_when_asked(&shutdown)?;
+        let sets_bind =
+            |set: &String| set.split_once('=').is_some_and(|(key, _)| key.trim() == "http.bind");
+        anyhow::ensure!(
+            !global.sets.iter().any(sets_bind),
+            "--set http.bind: it has no effect here: use --host and --port"
+        );
         let folder = serve::model_folder(&self.root)?;
         let beside = folder.join("foretell.toml");
+        anyhow::ensure!(
+            global.given_config().is_some() || beside.is_file() || global.config.is_file(),
+            "there is no foretell.toml in {}, nor in the working directory: name one with --config",
+            folder.display()
+        );
         let config = match global.given_config() {
             None if beside.is_file() => beside,
             None | Some(_) => global.config.clone(),

@@ -17,7 +17,7 @@ use crate::{
 };
 use foretell_ml::{Evaluation, training::Trial};
 
-/// Tune and train a model of tables alone, as SageMaker runs a training job.
+/// Tune and train a model of tables alone, as SageMaker runs a training job
 ///
 /// It makes the model that `foretell init` would make of the same tables, without a broker, and
 /// writes it with the parts of the configuration that scoring needs: for `foretell serve`, for

@@ -123,7 +123,7 @@ impl<'t> Document<'t> {
                     self.check_section(inner, &key, keys)?;
                 }
                 // Deserialization checks the values.
-                (Some(Kind::Section | Kind::Open | Kind::Value), _) => {}
+                (Some(Kind::Section | Kind::Open | Kind::Scalar | Kind::Value), _) => {}
             }
         }
         Ok(())
@@ -211,7 +211,7 @@ impl<'t> Document<'t> {
 }
 
 /// The problem with an unknown key.
-fn unknown(key: &str, keys: &Keys) -> String {
+pub(super) fn unknown(key: &str, keys: &Keys) -> String {
     let shown = written_form(key);
     if let Some((section, name)) = key.rsplit_once('.')
         && section.ends_with("tuning.space")

@@ -23,7 +23,9 @@ pub(super) enum Kind {
     Section,
     /// A section with any keys: librdkafka's properties.
     Open,
-    /// A value.
+    /// A number, or true or false.
+    Scalar,
+    /// Another value.
     Value,
 }
 
@@ -47,6 +49,12 @@ impl Keys {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Kind)> {
         self.0.iter().map(|(key, kind)| (key.as_str(), *kind))
+    }
+
+    /// The keys without those for which `is_left_out`.
+    pub(super) fn without(&self, is_left_out: impl Fn(&str) -> bool) -> Self {
+        let kept = self.0.iter().filter(|(key, _)| !is_left_out(key));
+        Self(kept.map(|(key, kind)| (key.clone(), *kind)).collect())
     }
 
     /// The names of the keys in a section, or of the sections for `""`.
@@ -129,27 +137,27 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.record(Kind::Value);
+        self.record(Kind::Scalar);
         visitor.visit_bool(true)
     }
 
     fn deserialize_i64<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.record(Kind::Value);
+        self.record(Kind::Scalar);
         visitor.visit_i64(1)
     }
 
     fn deserialize_u32<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.record(Kind::Value);
+        self.record(Kind::Scalar);
         visitor.visit_u32(1)
     }
 
     fn deserialize_u64<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.record(Kind::Value);
+        self.record(Kind::Scalar);
         visitor.visit_u64(1)
     }
 
     fn deserialize_f64<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, ProbeError> {
-        self.record(Kind::Value);
+        self.record(Kind::Scalar);
         visitor.visit_f64(1.0)
     }
 
@@ -319,6 +327,8 @@ mod tests {
         check("features.contract", Some(Kind::Section));
         check("features.contract.policy", Some(Kind::Value));
         check("outcomes.unlabelled", Some(Kind::Value));
+        check("tuning.trials", Some(Kind::Scalar));
+        check("serving.journal", Some(Kind::Scalar));
         check("tuning.space", Some(Kind::Section));
         check("tuning.space.num_leaves", Some(Kind::Value));
         check("tuning.space.max_depth", Some(Kind::Value));

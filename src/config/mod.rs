@@ -15,6 +15,7 @@ mod delivery;
 mod document;
 mod error;
 mod features;
+mod job;
 mod keys;
 mod lazy_secret;
 mod overrides;
@@ -160,14 +161,12 @@ impl Config {
     /// As [`Self::load`]. The values of a training job override the environment, and the flags override them.
     ///
     /// # Errors
-    /// [`ConfigError`], which names the place of the value.
+    /// [`ConfigError`], which names the place of the value. A key that a job does not read is one, too.
     pub fn load_job(path: &Path, job: &[JobValue], sets: &[String]) -> Result<Self, ConfigError> {
-        let given = job.iter().map(|JobValue { place, key, value }| Override {
-            key: key.clone(),
-            value: value.clone(),
-            source: Source::Job(place.clone()),
-        });
-        Self::load_with(path, &given.collect::<Vec<_>>(), sets, &[])
+        let keys = Keys::of_configuration();
+        let given = job::overrides(job, &keys)?;
+        job::check(&overrides::from_flags(sets, &keys)?, &keys)?;
+        Self::load_with(path, &given, sets, &[])
     }
 
     /// As [`Self::load`]; `job` overrides the environment, and `last` overrides the flags.

@@ -180,6 +180,24 @@ mod tests {
     }
 
     #[test]
+    fn keys_without_a_server_are_a_warning() {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/adult/foretell.toml");
+        let check = |sets: &[&str], expected: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| format!("mlflow.{set}")).collect();
+            let warnings = Config::load(std::path::Path::new(example), &sets).unwrap().warnings();
+            let named = warnings.iter().filter(|warning| warning.contains("[mlflow]"));
+            let named: Vec<&str> =
+                named.map(|warning| warning.split(" has").next().unwrap()).collect();
+            assert_eq!(named, expected, "{sets:?}");
+        };
+        check(&[], &[]);
+        check(&["timeout=1s"], &[]);
+        check(&["token=hunter2"], &["[mlflow] token"]);
+        check(&["experiment=x", "ca_file=x.pem"], &["[mlflow] ca_file"]);
+        check(&["token=hunter2", "tracking_uri=http://a"], &[]);
+    }
+
+    #[test]
     fn credentials_are_a_token_or_a_user() {
         let check = |sets: &[&str], expected: &str| {
             let sets = [&["tracking_uri=https://a"], sets].concat();

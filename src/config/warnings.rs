@@ -52,6 +52,14 @@ impl Config {
                 self.classes.len()
             ));
         }
+        let unused = ["token", "username", "ca_file", "experiment", "registered_model"]
+            .into_iter()
+            .find(|key| self.sources.is_written(&format!("mlflow.{key}")));
+        if let Some(key) = unused.filter(|_| self.mlflow.is_none()) {
+            warnings.push(format!(
+                "[mlflow] {key} has no effect without tracking_uri: nothing is tracked; set it, or remove {key}"
+            ));
+        }
         warnings.extend(self.actions_after_outcomes());
         warnings.extend(self.quiet_hours_that_expire());
         warnings

@@ -21,6 +21,72 @@ pub(super) fn parse(text: &[u8]) -> Result<Json, String> {
     })
 }
 
+/// Parses a text in which a bare `NaN` is null. Python's JSON has it for a missing number, so MLflow's client sends it. A text
+/// without it is parsed once, any other at most twice.
+///
+/// # Errors
+/// As [`parse`]. The message for a bare `Infinity` says that it is not a value.
+pub(super) fn parse_with_nan(text: &[u8]) -> Result<Json, String> {
+    let problem = match parse(text) {
+        Ok(value) => return Ok(value),
+        Err(problem) => problem,
+    };
+    let (mut changed, mut from) = (Vec::new(), 0);
+    for (start, word) in bare_words(text) {
+        match word {
+            b"NaN" => {
+                changed.extend_from_slice(&text[from..start]);
+                changed.extend_from_slice(b"null");
+                from = start + word.len();
+            }
+            b"Infinity" => {
+                return Err(
+                    "not JSON: Infinity is not a value: send a finite number, or null for a missing answer"
+                        .to_owned(),
+                );
+            }
+            _ => {}
+        }
+    }
+    if from == 0 {
+        return Err(problem);
+    }
+    changed.extend_from_slice(&text[from..]);
+    // Its columns are not those of the text.
+    parse(&changed).map_err(|problem| format!("{problem}, with each NaN read as null"))
+}
+
+/// The words outside of strings, with their positions: letters, digits and what else is beside them without a separator, but for
+/// a sign.
+fn bare_words(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while at < text.len() {
+            let start = at;
+            if text[at] == b'"' {
+                at = end_of_string(text, at);
+                continue;
+            }
+            let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
+            let length = text[at..].iter().take_while(|byte| is_word(byte)).count();
+            at += length.max(1);
+            if length > 0 {
+                return Some((start, &text[start..at]));
+            }
+        }
+        None
+    })
+}
+
+/// The position after the string that begins at `start`.
+fn end_of_string(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < text.len() && text[at] != b'"' {
+        at += if text[at] == b'\\' { 2 } else { 1 };
+    }
+    (at + 1).min(text.len())
+}
+
 /// A value whose objects have each key once.
 struct Unique(Json);
 
@@ -117,6 +183,43 @@ mod tests {
             let expected: Json = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(parse(text.as_bytes()), Ok(expected));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_as_without_nan_if_it_is_json(text in r#"([\[\]{},:"\\ a1-]|NaN|null)*"#) {
+            if let Ok(value) = parse(text.as_bytes()) {
+                prop_assert_eq!(parse_with_nan(text.as_bytes()), Ok(value));
+            } else {
+                let _ = parse_with_nan(text.as_bytes());
+            }
+        }
+
+        #[test]
+        fn a_bare_nan_is_null_wherever_a_value_may_be(json in any_json()) {
+            let list = serde_json::json!({ "a\"NaN": [json, null, "\\\"NaN, NaN"], "b": null });
+            let bare = list.to_string().replace(",null,\"\\\\", ",NaN,\"\\\\").replace(":null}", ":NaN}");
+            let expected: Json = serde_json::from_str(&list.to_string()).unwrap();
+            prop_assert_eq!(parse_with_nan(bare.as_bytes()), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_neither_json_nor_nan_is_refused_with_the_reason() {
+        let check = |text: &str, words: &str| {
+            let problem = parse_with_nan(text.as_bytes()).unwrap_err();
+            assert!(problem.contains(words), "{words:?} in {problem:?}");
+        };
+        check("[1, Infinity]", "Infinity is not a value: send a finite number, or null");
+        check("[NaN, -Infinity]", "Infinity is not a value");
+        check("[\"Infinity\", x]", "not JSON: expected value");
+        check("[-NaN]", "not JSON: invalid number");
+        check("[NaNs]", "not JSON: expected value at line 1 column 2");
+        check("[NaN, {\"a\": 1, \"a\": 2}]", "key \"a\" is repeated");
+        check("[NaN, NaN", "with each NaN read as null");
+        check("[\"NaN", "not JSON: EOF");
+        check("\"\\", "not JSON: EOF");
+        assert!(parse(b"[NaN]").is_err(), "only where it is asked for");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 pub use client::SetupError;
 pub use outbox::{Outbox, TrackingCodecs};
-pub use probe::{Probed, probe};
+pub use probe::{Probed, check, probe};
 
 use crate::{
     config::{Config, MlflowSettings},

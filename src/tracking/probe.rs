@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use crate::{
     config::MlflowSettings,
-    tracking::{api::MISSING, client::Client},
+    tracking::{
+        api::MISSING,
+        client::{Client, SetupError},
+    },
 };
 
 /// Time limit of the question, if the configured one is longer.
@@ -21,6 +24,16 @@ pub enum Probed {
     Unavailable(String),
     /// It refuses the question: records would be refused, too.
     Refused(String),
+    /// The settings cannot be used: no process starts with them.
+    Invalid(String),
+}
+
+/// Checks that a client can be made of the settings. Connects to nothing.
+///
+/// # Errors
+/// [`SetupError`].
+pub fn check(settings: &MlflowSettings) -> Result<(), SetupError> {
+    Client::new(settings).map(|_| ())
 }
 
 /// Asks the server for the experiment, once. It changes nothing.
@@ -29,7 +42,7 @@ pub fn probe(settings: &MlflowSettings) -> Probed {
     let timeout = settings.timeout.min(WITHIN);
     let client = match Client::new(&MlflowSettings { timeout, ..settings.clone() }) {
         Ok(client) => client,
-        Err(error) => return Probed::Refused(error.to_string()),
+        Err(error) => return Probed::Invalid(error.to_string()),
     };
     match client.experiment_by_name(&settings.experiment) {
         Ok(_) => Probed::Experiment,

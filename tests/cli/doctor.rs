@@ -126,6 +126,23 @@ fn the_mlflow_server_is_asked_for_the_experiment() {
 }
 
 #[test]
+fn a_certificate_for_mlflow_that_cannot_be_read_is_a_failure_before_the_broker_is_asked() {
+    let sets =
+        ["--set", "mlflow.tracking_uri=https://127.0.0.1:1", "--set", "mlflow.ca_file=/nope.pem"];
+    let results = checks(doctor(&[&["--json"], &sets[..]].concat()), 1);
+    let (_, status, detail) = results.iter().find(|(name, ..)| name == "mlflow").unwrap();
+    assert_eq!(status, "failed", "{detail}");
+    assert!(detail.contains("ca_file: /nope.pem cannot be read"), "{detail}");
+    for command in [&["run"][..], &["run", "--embedded"], &["demo"]] {
+        let mut process =
+            Process::start(&[command, &["-c", example()], NO_CLUSTER, &sets].concat());
+        assert_eq!(process.end(WITHIN).code(), Some(1), "{}", process.errors());
+        let errors = process.errors();
+        assert!(errors.contains("ca_file: /nope.pem cannot be read"), "{command:?}: {errors}");
+    }
+}
+
+#[test]
 fn an_invalid_configuration_is_a_check_result() {
     let check = |process: Process, words: &str| {
         let found = checks(process, 1);

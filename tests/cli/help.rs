@@ -10,6 +10,10 @@ fn the_help_of_every_command_has_examples() {
         text
     };
     let all = help(&["--help"]);
+    let (_, commands) = all.split_once("Commands:\n").unwrap();
+    let commands = commands.split("\n\n").next().unwrap();
+    assert!(!commands.contains(".\n") && !commands.ends_with('.'), "{commands}");
+    assert!(!help(&["train", "--help"]).contains("[default: foretell.toml]"));
     for command in [
         "new",
         "demo",

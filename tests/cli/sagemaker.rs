@@ -232,6 +232,54 @@ fn a_failure_is_written_where_sagemaker_looks_for_it() {
 }
 
 #[test]
+fn a_channel_that_is_not_read_as_it_is_meant_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = TrainingJob::new(folder.path());
+    let data = job.root.join("input/data");
+    let fails = |words: &str| {
+        let mut process = job.start();
+        assert_eq!(process.end(SOON).code(), Some(1), "{}", process.output());
+        let reason = job.read("output/failure");
+        assert!(reason.contains(words), "{words:?} in {reason:?}");
+    };
+    job.set(&[("broker.bootstrap_servers", "a:1")]);
+    fails("hyperparameter broker.bootstrap_servers: [broker] bootstrap_servers: it has no effect");
+    job.set(&[("trials", "5")]);
+    fails("did you mean [tuning] trials?");
+    job.set(&[]);
+    let test = job.read("input/data/validation/test.csv");
+    job.write("input/data/validation/test.csv", "");
+    fails("test.csv: it has no row to evaluate the model on");
+    job.write("input/data/validation/test.csv", &test);
+    fs::rename(data.join("training"), data.join("trainings")).unwrap();
+    fails("there is no channel training or train; there are config, trainings, validation");
+    fs::create_dir(data.join("training")).unwrap();
+    fs::rename(data.join("trainings"), data.join("training/2026")).unwrap();
+    fails("channel training has no file with data: its folders are not read (2026)");
+    fs::remove_dir_all(data.join("training")).unwrap();
+    fails("there is no channel training or train; there are config, validation");
+}
+
+#[test]
+fn a_relative_root_is_one_from_the_working_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = TrainingJob::new(folder.path());
+    job.set(&[("serving.journal", "False"), ("tuning.trials", "\"1\"")]);
+    job.write("input/data/training/more/part-2.csv", "");
+    let first = format!("cd {}", folder.path().display());
+    let mut process = Process::start_after(&first, &["train", "--root", "ml"]);
+    assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
+    let warning = "channel training: its folders are not read (more)";
+    assert!(process.errors().contains(warning), "{}", process.errors());
+    job.write("input/data/training/part-0.csv", "");
+    job.write("input/data/training/part-1.csv", "");
+    let mut process = Process::start_after(&first, &["train", "--root", "ml"]);
+    assert_eq!(process.end(SOON).code(), Some(1), "{}", process.errors());
+    let reason = job.read("output/failure");
+    assert!(reason.contains("part-0.csv") && !reason.contains("config/ml"), "{reason}");
+}
+
+#[test]
 fn a_model_is_refused_that_does_not_fit_what_is_beside_it() {
     let folder = tempfile::tempdir().unwrap();
     let job = TrainingJob::new(folder.path());
@@ -252,6 +300,17 @@ fn a_model_is_refused_that_does_not_fit_what_is_beside_it() {
     let mut serve = Process::start_after(first, &["serve", "--root", job.root.to_str().unwrap()]);
     assert_eq!(serve.end(SOON).code(), Some(1));
     assert!(serve.errors().contains("[serving] journal to false"), "{}", serve.errors());
+    for (set, words) in [
+        ("serving.enabled=false", "--set serving.enabled: a model alone serves nothing but"),
+        ("http.bind=127.0.0.1:0", "--set http.bind: it has no effect here: use --host and --port"),
+    ] {
+        let root = job.root.to_str().unwrap();
+        let mut serve = Process::start(&["serve", "--root", root, "--set", set]);
+        assert_eq!(serve.end(SOON).code(), Some(1));
+        assert!(serve.errors().contains(words), "{}", serve.errors());
+    }
+    fs::remove_file(job.root.join("model/foretell.toml")).unwrap();
+    fails("there is no foretell.toml in ");
     fs::remove_file(job.root.join("model/model.txt")).unwrap();
     fails("there is no model.txt");
 }

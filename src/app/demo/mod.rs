@@ -137,7 +137,7 @@ pub fn run(
     observer: &mut dyn DemoObserver,
 ) -> anyhow::Result<(Report, Instance)> {
     let started = clock.elapsed();
-    start::check_address(config)?;
+    start::check_local(config)?;
     anyhow::ensure!(settings.limit != Some(0), "--limit must be at least 1");
     let source = adapt::source(config, settings)?;
     let cluster = Cluster::embedded(clock);

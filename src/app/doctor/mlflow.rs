@@ -2,7 +2,8 @@
 
 use crate::{app::check_result::CheckResult, config::MlflowSettings, tracking::Probed};
 
-/// Whether the server would take what is sent to it. Never a failure: scoring and learning need no MLflow.
+/// Whether the server would take what is sent to it. A server that does not is no failure, for scoring and learning need no MLflow;
+/// settings that cannot be used are one.
 pub(super) fn mlflow(settings: &MlflowSettings, probed: &Probed) -> CheckResult {
     let (uri, experiment) = (&settings.tracking_uri, &settings.experiment);
     let warning = |problem: String, fix: &str| {
@@ -22,5 +23,10 @@ pub(super) fn mlflow(settings: &MlflowSettings, probed: &Probed) -> CheckResult 
             "start an MLflow 3 server there, or correct [mlflow] tracking_uri and the credentials",
         ),
         Probed::Refused(reason) => warning(reason.clone(), "correct [mlflow]"),
+        Probed::Invalid(reason) => CheckResult::failed(
+            "mlflow",
+            reason.clone(),
+            "correct [mlflow]: `foretell run` does not start with it",
+        ),
     }
 }

@@ -27,6 +27,7 @@ use crate::{
 };
 
 const CONFIGURATION: &str = "foretell.toml";
+const CONFIG: &str = "config";
 const TRAINING: [&str; 2] = ["training", "train"];
 const VALIDATION: [&str; 2] = ["validation", "test"];
 /// SageMaker shows this many characters of the reason of a failure.
@@ -40,6 +41,8 @@ pub struct TrainingJob {
     pub(super) tables: Vec<PathBuf>,
     /// The folder to write to.
     pub(super) model_folder: PathBuf,
+    /// Problems that do not prevent training.
+    pub(super) warnings: Vec<String>,
 }
 
 /// An input that cannot be used.
@@ -71,10 +74,21 @@ pub enum TrainingJobError {
         root: PathBuf,
     },
     /// A channel has no data.
-    #[error("channel {channel} has no file with data")]
+    #[error("channel {channel} has no file with data{}", unread(folders))]
     Empty {
         /// The name of the channel.
         channel: &'static str,
+        /// The folders in it, which are not read.
+        folders: Vec<String>,
+    },
+    /// There are channels, and none has examples.
+    #[error(
+        "there is no channel {}; there are {}: give the examples that name",
+        TRAINING.join(" or "), channels.join(", ")
+    )]
+    NoTraining {
+        /// The channels that there are.
+        channels: Vec<String>,
     },
     /// A channel that is one table has several files.
     #[error("channel {channel} has {number} files: give it one")]
@@ -122,7 +136,18 @@ impl TrainingJob {
         let input = root.join("input");
         check_hosts(&input)?;
         check_modes(&input)?;
+        let channels = folders_of(&input.join("data"))?;
+        let is_known = |name: &String| {
+            [CONFIG].iter().chain(&TRAINING).chain(&VALIDATION).any(|known| known == name)
+        };
+        let unknown: Vec<String> =
+            channels.iter().filter(|name| !is_known(name)).cloned().collect();
         let training = channel(&input, TRAINING)?;
+        if training.is_none() && !unknown.is_empty() {
+            return Err(TrainingJobError::NoTraining { channels }.into());
+        }
+        let mut warnings: Vec<String> =
+            unknown.iter().map(|name| format!("channel {name} is not read")).collect();
         let validation = channel(&input, VALIDATION)?;
         let path = match given {
             Some(path) => path.to_owned(),
@@ -131,12 +156,13 @@ impl TrainingJob {
         let mut values = Vec::new();
         let mut tables = Vec::new();
         if let Some((name, folder)) = &training {
-            tables = files_of(name, folder)?;
+            tables = files_of(name, folder, &mut warnings)?;
             // A hyperparameter sets other keys of the table, so it may have no section in the file.
             values.push(JobValue {
                 place: format!("channel {name}"),
                 key: "data.initial.path".to_owned(),
-                value: tables[0].display().to_string(),
+                // A relative path would be one from the configuration's folder.
+                value: std::path::absolute(&tables[0])?.display().to_string(),
             });
         }
         values.extend(hyperparameters(&input)?);
@@ -146,13 +172,16 @@ impl TrainingJob {
             format!("there are no examples: neither a channel {names} nor [data.initial]")
         })?;
         if training.is_none() {
+            if !channels.is_empty() && !initial.path.is_file() {
+                return Err(TrainingJobError::NoTraining { channels }.into());
+            }
             tables.push(initial.path.clone());
         } else if validation.is_none() {
             // Its file is where the configuration was written.
             config.data.play = None;
         }
         if let Some((name, folder)) = validation {
-            let path = match files_of(name, &folder)?.as_mut_slice() {
+            let path = match files_of(name, &folder, &mut warnings)?.as_mut_slice() {
                 [path] => std::mem::take(path),
                 several => {
                     let number = several.len();
@@ -162,7 +191,7 @@ impl TrainingJob {
             let like = config.data.play.take().unwrap_or(initial);
             config.data.play = Some(TableSettings { path, ..like });
         }
-        Ok(Self { config, tables, model_folder: root.join(MODEL_FOLDER) })
+        Ok(Self { config, tables, model_folder: root.join(MODEL_FOLDER), warnings })
     }
 
     /// Writes the reason of a failure to where SageMaker looks for it, if there is a root.
@@ -248,28 +277,64 @@ fn configuration(
     input: &Path,
     training: Option<&(&'static str, PathBuf)>,
 ) -> Result<PathBuf, TrainingJobError> {
-    let channels = [input.join("data/config")].into_iter();
+    let channels = [input.join("data").join(CONFIG)].into_iter();
     let folders = channels.chain(training.map(|(_, folder)| folder.clone()));
     let mut paths = folders.map(|folder| folder.join(CONFIGURATION));
     let found = paths.find(|path| path.is_file());
     found.ok_or_else(|| TrainingJobError::NoConfiguration { root: root.to_owned() })
 }
 
-/// The files with data in a channel, ordered by name; at least one.
-fn files_of(channel: &'static str, folder: &Path) -> Result<Vec<PathBuf>, TrainingJobError> {
+/// The files with data in a channel, ordered by name; at least one. Folders beside them are a warning.
+fn files_of(
+    channel: &'static str,
+    folder: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<PathBuf>, TrainingJobError> {
+    let mut files = entries_of(folder)?;
+    files.retain(|path| {
+        let name = name_of(path);
+        name != CONFIGURATION && !name.ends_with(".avsc") && path.is_file()
+    });
+    let folders = folders_of(folder)?;
+    if files.is_empty() {
+        return Err(TrainingJobError::Empty { channel, folders });
+    }
+    if !folders.is_empty() {
+        warnings.push(format!("channel {channel}{}", unread(&folders)));
+    }
+    Ok(files)
+}
+
+fn unread(folders: &[String]) -> String {
+    if folders.is_empty() {
+        return String::new();
+    }
+    format!(": its folders are not read ({})", folders.join(", "))
+}
+
+/// The names of the folders in `folder`, ordered; none if there is no such folder.
+fn folders_of(folder: &Path) -> Result<Vec<String>, TrainingJobError> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let folders = entries_of(folder)?.into_iter().filter(|path| path.is_dir());
+    Ok(folders.map(|path| name_of(&path)).collect())
+}
+
+/// The files and folders in `folder`, ordered by name, without hidden ones.
+fn entries_of(folder: &Path) -> Result<Vec<PathBuf>, TrainingJobError> {
     let unreadable = |source| TrainingJobError::Unreadable { path: folder.to_owned(), source };
-    let mut files = Vec::new();
+    let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_data = name != CONFIGURATION && !name.ends_with(".avsc") && !name.starts_with('.');
-        if is_data && path.is_file() {
-            files.push(path);
+        if !name_of(&path).starts_with('.') {
+            paths.push(path);
         }
     }
-    if files.is_empty() {
-        return Err(TrainingJobError::Empty { channel });
-    }
-    files.sort();
-    Ok(files)
+    paths.sort();
+    Ok(paths)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -60,10 +60,14 @@ pub fn run(
     shutdown: &Shutdown,
     observer: &mut dyn TrainObserver,
 ) -> anyhow::Result<TrainedModel> {
-    let TrainingJob { config, tables, model_folder } = job;
-    let Prepared { examples, unseen, warnings, .. } = Prepared::of_files(config, tables)?;
-    for warning in &warnings {
+    let TrainingJob { config, tables, model_folder, warnings } = job;
+    let prepared = Prepared::of_files(config, tables)?;
+    for warning in warnings.iter().chain(&prepared.warnings) {
         observer.warning(warning);
+    }
+    let Prepared { examples, unseen, .. } = prepared;
+    if let (Some([]), Some(table)) = (unseen.as_deref(), &config.data.play) {
+        anyhow::bail!("{}: it has no row to evaluate the model on", table.path.display());
     }
     let first = FirstTraining {
         config,

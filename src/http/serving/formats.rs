@@ -63,7 +63,7 @@ impl BodyFormat {
     ) -> Result<RowsAndReasons, HttpError> {
         match self {
             Self::Json => {
-                let json = json::parse(bytes).map_err(invalid)?;
+                let json = json::parse_with_nan(bytes).map_err(invalid)?;
                 rows_of_json(json, schema)
             }
             Self::JsonLines => Ok((rows_of_lines(bytes, schema)?, None)),
@@ -98,7 +98,8 @@ fn rows_of_lines(bytes: &[u8], schema: &QuestionnaireSchema) -> Result<Vec<Row>,
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let json = json::parse(line).map_err(|problem| invalid(in_line(number, &problem)))?;
+        let json =
+            json::parse_with_nan(line).map_err(|problem| invalid(in_line(number, &problem)))?;
         let row = row_of_json(json, schema).ok_or_else(|| {
             let wanted = "a row is an object with values by name, or a list of the values of all questions in the order of the event \
                           schema";
@@ -159,29 +160,37 @@ pub(super) enum AnswerFormat {
 }
 
 impl AnswerFormat {
-    /// The first form in `Accept` that there is; JSON without the header.
+    const ALL: [Self; 3] = [Self::Json, Self::JsonLines, Self::Csv];
+
+    /// The form with the highest weight in `Accept`, of equal ones the first; JSON without the header.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, HttpError> {
         let mut given = headers.get_all(header::ACCEPT).iter().peekable();
         if given.peek().is_none() {
             return Ok(Self::Json);
         }
         let ranges = given.filter_map(|value| value.to_str().ok()).flat_map(|it| it.split(','));
-        let form = |range: &str| {
-            let is_refused = range.split(';').skip(1).any(|parameter| {
-                let weight = parameter.trim().strip_prefix("q=");
-                weight
-                    .and_then(|weight| weight.parse().ok())
-                    .is_some_and(|weight: f64| weight <= 0.0)
-            });
-            match body::essence(range).as_str() {
-                _ if is_refused => None,
-                JSON | "application/*" | "*/*" | "" => Some(Self::Json),
-                JSON_LINES => Some(Self::JsonLines),
-                CSV | "text/*" => Some(Self::Csv),
-                _ => None,
-            }
+        let ranges = ranges.map(|range| (body::essence(range), weight_of(range)));
+        let ranges: Vec<(String, f64)> = ranges.collect();
+        // A form that is named has its own weight, not that of a range (RFC 9110, 12.5.1).
+        let is_named = |form: Self| ranges.iter().any(|(range, _)| range == form.media_type());
+        let form_in = |range: &str| {
+            // An empty header is as none.
+            let kind = if range.is_empty() { Some("*") } else { range.strip_suffix("/*") };
+            let is_in = |form: Self| {
+                let of_form = form.media_type();
+                let is_kind = |kind| kind == "*" || of_form.split('/').next() == Some(kind);
+                range == of_form || kind.is_some_and(is_kind) && !is_named(form)
+            };
+            Self::ALL.into_iter().find(|form| is_in(*form))
         };
-        ranges.map(form).find_map(|form| form).ok_or_else(|| {
+        let mut best: Option<(Self, f64)> = None;
+        for (range, weight) in &ranges {
+            let Some(form) = form_in(range).filter(|_| *weight > 0.0) else { continue };
+            if best.is_none_or(|(_, most)| *weight > most) {
+                best = Some((form, *weight));
+            }
+        }
+        best.map(|(form, _)| form).ok_or_else(|| {
             let message = format!("send the header `Accept` with one of {TYPES}");
             HttpError::new(StatusCode::NOT_ACCEPTABLE, message)
         })
@@ -208,6 +217,14 @@ impl AnswerFormat {
         let lines = predictions.map(|prediction| format!("{prediction}\n"));
         Ok(lines.collect::<String>().into_bytes())
     }
+}
+
+/// The weight `q` of a range in `Accept`, from 0 to 1; 1 if it has none, or one that is not a number.
+fn weight_of(range: &str) -> f64 {
+    let parameters = range.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
+    let mut weights = parameters.filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    let weight = weights.next().and_then(|(_, weight)| weight.trim().parse::<f64>().ok());
+    weight.filter(|weight| weight.is_finite()).map_or(1.0, |weight| weight.clamp(0.0, 1.0))
 }
 
 fn json_of(Scored { scorer, scores, reasons }: Scored) -> Json {
@@ -307,6 +324,18 @@ mod tests {
     }
 
     #[test]
+    fn a_bare_nan_is_a_missing_answer() {
+        // As MLflow's client sends a data frame.
+        let sent = r#"{"dataframe_split": {"columns": ["age", "job"], "data": [[39.0, "NaN"], [NaN, NaN]]}}"#;
+        let rows = expected(r#"[{"age": 39.0, "job": "NaN"}, {"age": null, "job": null}]"#);
+        assert_eq!(body("application/json", sent), rows);
+        let lines = "{\"age\": 39.0, \"job\": \"NaN\"}\n[NaN, NaN]\n";
+        assert_eq!(body("application/jsonlines", lines), rows);
+        let infinite = body("application/jsonlines", "[39, \"x\"]\n[Infinity, NaN]").unwrap_err();
+        assert!(infinite.contains("line 2: not JSON: Infinity is not a value"), "{infinite}");
+    }
+
+    #[test]
     fn malformed_lines_are_refused_with_the_reason() {
         let check = |kind: &str, text: &str, words: &str| {
             let error = body(kind, text).unwrap_err();
@@ -334,6 +363,14 @@ mod tests {
         check("Text/CSV; charset=utf-8", Some(AnswerFormat::Csv));
         check("text/html, application/jsonlines;q=0.9", Some(AnswerFormat::JsonLines));
         check("application/json;q=0, text/csv", Some(AnswerFormat::Csv));
+        check("text/csv;q=0.5, application/jsonlines", Some(AnswerFormat::JsonLines));
+        check("text/csv; Q=0.5, application/json; q = 0.9", Some(AnswerFormat::Json));
+        check("text/csv;q=0.5, application/json;q=0.5", Some(AnswerFormat::Csv));
+        check("text/csv;q=nonsense, application/json", Some(AnswerFormat::Csv));
+        check("application/json;q=0, */*;q=0.1", Some(AnswerFormat::JsonLines));
+        check("application/*, text/*;q=0.9", Some(AnswerFormat::Json));
+        check("text/html, application/json;q=0.9, */*;q=0.8", Some(AnswerFormat::Json));
+        check("text/html, */*;q=0", None);
         check("text/html", None);
         assert_eq!(AnswerFormat::of(&HeaderMap::new()).ok(), Some(AnswerFormat::Json));
     }
