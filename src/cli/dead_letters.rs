@@ -126,6 +126,10 @@ impl DeadLettersCommand {
             Action::Show(_) => Wanted::default(),
             Action::Replay(replay) => replay.wanted(&config)?,
         };
+        if let Some(unknown) = wanted.unknown_class() {
+            let line = format!("- warning: {unknown}, unless a letter has it");
+            Progress::new().line(&line);
+        }
         let clock = app::clock();
         let cluster = Cluster::connect(&config, &clock)?;
         let letters = cluster.dead_letters(&config, &clock);

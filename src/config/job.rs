@@ -98,9 +98,6 @@ mod tests {
         for value in ["2", "\"2\"", " 2"] {
             assert_eq!(load("tuning.trials", value).unwrap().tuning.study.trials, 2, "{value}");
         }
-        for value in ["true", "True", "\"true\"", "\"True\""] {
-            assert!(load("learning.calibration", value).is_ok(), "{value}");
-        }
         for (value, expected) in [("True", true), ("False", false), ("\"false\"", false)] {
             assert_eq!(
                 load("serving.enabled", value).unwrap().serving.enabled,

@@ -294,6 +294,23 @@ fn a_missing_broker_is_reported() {
 }
 
 #[test]
+fn a_class_of_dead_letters_is_checked_before_a_broker_is_asked() {
+    let no_broker = "broker.bootstrap_servers=127.0.0.1:1";
+    let list = |class: &str| {
+        let command =
+            ["dead-letters", "list", "-c", example(), "--set", no_broker, "--class", class];
+        let mut process = Process::start(&command);
+        process.end(WITH_BROKER);
+        process.errors()
+    };
+    let errors = list("nonsense");
+    let first = errors.lines().next().unwrap_or_default();
+    let words = "warning: there is no class \"nonsense\" of dead letters; there are ";
+    assert!(first.contains(words) && first.contains(", late_outcome, "), "{errors}");
+    assert!(!list("late_outcome").contains("warning"));
+}
+
+#[test]
 fn labels_and_marks_of_missing_values_may_be_numbers_and_booleans() {
     let config = example();
     // The error is about another setting, so these were accepted.

@@ -54,12 +54,26 @@ fn of_letters(topics: &[String]) -> String {
     }
 }
 
+/// The classes that this release writes.
+fn classes() -> impl Iterator<Item = &'static str> {
+    DEAD_LETTER_CLASSES.into_iter().chain(DELIVERY_CLASSES)
+}
+
+impl Wanted {
+    /// The first class that this release does not write, as an error. A letter of another client or release may have it.
+    #[must_use]
+    pub fn unknown_class(&self) -> Option<DeadLettersError> {
+        let class = self.classes.iter().find(|class| !classes().any(|known| known == **class))?;
+        let known = BTreeSet::from_iter(classes()).into_iter().map(ToOwned::to_owned).collect();
+        Some(DeadLettersError::UnknownClass { class: class.clone(), known })
+    }
+}
+
 impl DeadLetters {
     /// Checks that every class and topic of `wanted` is a known one, or that of a letter: other clients and releases may write
     /// other classes. The letters are read only for those that are not known without.
     pub(super) fn check_names(&self, wanted: &Wanted) -> Result<(), DeadLettersError> {
-        let known = || DEAD_LETTER_CLASSES.into_iter().chain(DELIVERY_CLASSES);
-        let is_known = |class: &&String| known().any(|known| known == **class);
+        let is_known = |class: &&String| classes().any(|known| known == **class);
         let new_classes: Vec<&String> =
             wanted.classes.iter().filter(|class| !is_known(class)).collect();
         let mut gone_topics = Vec::new();
@@ -89,7 +103,7 @@ impl DeadLetters {
             })?;
         }
         if let Some(class) = new_classes.into_iter().find(|class| !classes.contains(*class)) {
-            classes.extend(known().map(ToOwned::to_owned));
+            classes.extend(self::classes().map(ToOwned::to_owned));
             let known = classes.into_iter().collect();
             return Err(DeadLettersError::UnknownClass { class: class.clone(), known });
         }
