@@ -119,7 +119,7 @@ mod tests {
             let place = format!("hyperparameter {key}: ");
             assert!(error.starts_with(&place) && error.contains(words), "{error}");
         };
-        check("trials", "there is no trials: did you mean [tuning] trials?");
+        check("trials", "there is no [trials]: did you mean [tuning] trials?");
         check("tuning.trails", "did you mean [tuning] trials?");
         check("learning.tuning.trials", "its study is that of [tuning]");
         check("learning.tuning", "no effect in a training job");

@@ -333,7 +333,7 @@ mod tests {
         check("tuning.space.num_leaves", Some(Kind::Value));
         check("tuning.space.max_depth", Some(Kind::Value));
         check("tuning.space.objective", None);
-        check("learning.tuning.every", Some(Kind::Value));
+        check("learning.tuning.every", Some(Kind::Scalar));
         check("learning.tuning.space.boosting", Some(Kind::Value));
         check("data.initial.label_suffix", Some(Kind::Value));
         check("data.play.delimiter", Some(Kind::Value));
