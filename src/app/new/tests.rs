@@ -277,7 +277,7 @@ fn numbers_with_one_unit_are_numbers() {
     check(&|row| format!("{} kg", row * 7), ("whole number", "answer"), "7");
     check(&|row| format!("k{}", row % 3), ("category", "answer"), "k2");
     // Two units stay text, and are no id.
-    let mixed = |row: usize| format!("{}{row}", if row % 2 == 0 { "$" } else { "€" });
+    let mixed = |row: usize| format!("{}{row}", if row.is_multiple_of(2) { "$" } else { "€" });
     let report = Made::from(file("y", mixed), "out").report();
     let (_, role) = role(&report, "y");
     assert_eq!(role, "not used", "{report:?}");
@@ -285,7 +285,8 @@ fn numbers_with_one_unit_are_numbers() {
 
 #[test]
 fn numbers_that_stand_for_no_answer_are_missing_in_the_stream_too() {
-    let gap = |row: usize| if row % 4 == 0 { "-999".to_owned() } else { (row % 5).to_string() };
+    let gap =
+        |row: usize| if row.is_multiple_of(4) { "-999".to_owned() } else { (row % 5).to_string() };
     let made = Made::from(file("age", gap), "out");
     let report = made.report();
     let missing = report.columns[1].missing;
@@ -411,8 +412,9 @@ fn many_other_texts_among_dates_or_numbers_are_reported() {
         day => format!("2026-05-{day:02}"),
     };
     check(&date, "90% are dates", "0000-00-00");
-    let number =
-        |row: usize| if row % 10 == 0 { "broken".to_owned() } else { (row % 7).to_string() };
+    let number = |row: usize| {
+        if row.is_multiple_of(10) { "broken".to_owned() } else { (row % 7).to_string() }
+    };
     check(&number, "90% are numbers", "broken");
 }
 
