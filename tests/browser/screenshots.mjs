@@ -1,6 +1,6 @@
 // Takes screenshots of every page, in both colour schemes and on a phone, while a demo runs.
 //
-//   node screenshots.mjs FOLDER        dashboard.png only, for the documentation
+//   node screenshots.mjs FOLDER        those of docs/dashboard.md
 //   node screenshots.mjs FOLDER all    every page
 
 import { mkdir } from "node:fs/promises";
