@@ -44,7 +44,7 @@ pub struct StandaloneModel {
 }
 
 impl StandaloneModel {
-    /// Loads the model in `folder`, then listens on `bind`. So whoever can connect gets a score.
+    /// Loads the model in `folder`, then listens on `bind`. Anybody who can connect gets a score.
     ///
     /// # Errors
     /// If the files are not a model, the model does not fit the configuration, or the address is taken.
