@@ -46,13 +46,12 @@ impl Pruning {
         let Some(best) = self.finished.iter().min_by(|a, b| a.all.total_cmp(&b.all)) else {
             return false;
         };
-        let behind = |trial: &Finished| (trial.first - best.first, trial.all - best.all);
+        let change = |trial: &Finished| ((trial.first - best.first) - (trial.all - best.all)).abs();
         let changes: Vec<f64> = self
             .finished
             .iter()
             .filter(|trial| !std::ptr::eq(*trial, best))
-            .map(behind)
-            .map(|(first, all)| (first - all).abs())
+            .map(change)
             .filter(|change| change.is_finite())
             .collect();
         changes.len() + 1 >= UNPRUNED_TRIALS
