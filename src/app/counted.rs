@@ -9,7 +9,11 @@ use prometheus::{
 
 use crate::{
     events::label::UNKNOWN_LABEL,
-    processors::instances::{Buckets, Counters, Sample},
+    processors::{
+        example_counts::{LABELLED_EXAMPLES, SOURCE},
+        instances::{Buckets, Counters, Sample},
+        overview::JoinCounts,
+    },
 };
 use foretell_streams::record::Topic;
 
@@ -37,6 +41,7 @@ pub(super) fn sample(registry: &Registry, inputs: &Inputs) -> Sample {
         predictions: predictions.values().sum(),
         predictions_by_model: largest(predictions),
         outcome_results: metrics.outcomes(),
+        examples: metrics.examples(),
         unlabelled: metrics.total("foretell_unlabelled_total"),
         duplicates: metrics.total("foretell_duplicate_events_total"),
         unseen_categories: metrics.total("foretell_unseen_categories_total"),
@@ -55,9 +60,10 @@ pub(super) fn sample(registry: &Registry, inputs: &Inputs) -> Sample {
     }
 }
 
-/// What became of outcomes, by state.
-pub(super) fn outcomes(registry: &Registry) -> BTreeMap<String, u64> {
-    Gathered(registry.gather()).outcomes()
+/// What became of outcomes and predictions.
+pub(super) fn joins(registry: &Registry) -> JoinCounts {
+    let metrics = Gathered(registry.gather());
+    JoinCounts { outcomes: metrics.outcomes(), examples: metrics.examples() }
 }
 
 /// The classes of dead letters that are outcomes whose label can be read: each is a state of outcomes by its own name.
@@ -89,6 +95,11 @@ impl Gathered {
             states.insert(state.to_owned(), letters.get(class).copied().unwrap_or_default());
         }
         states
+    }
+
+    /// Labelled examples by the source of their label, and corrections.
+    fn examples(&self) -> BTreeMap<String, u64> {
+        self.by_label(LABELLED_EXAMPLES, SOURCE)
     }
 
     /// Records of actions by rule, then by state. Rules are at most a hundred.
@@ -185,6 +196,8 @@ mod tests {
             "unmatched",
         ];
         assert_eq!(states, expected);
+        let sources: Vec<&str> = empty.counters.examples.keys().map(String::as_str).collect();
+        assert_eq!(sources, ["correction", "outcome", "policy"]);
         assert_eq!(empty.scored.counts.len(), empty.scored.bounds.len() + 1);
         assert!(!empty.committed.bounds.is_empty() && !empty.label_delay.bounds.is_empty());
         metrics.unreadable("models");

@@ -265,6 +265,7 @@ mod tests {
             quality: None,
             uplift: Vec::new(),
             outcomes: BTreeMap::new(),
+            examples: BTreeMap::new(),
             waiting: WaitingNow::default(),
             mlflow: None,
             topics: Topics::with_prefix("").names(),

@@ -241,7 +241,7 @@ impl Parts<'_> {
             contract: self.contract.clone(),
             quality: self.quality.clone(),
             uplift: self.uplift.clone(),
-            outcomes: Arc::new(move || counted::outcomes(&registry)),
+            joins: Arc::new(move || counted::joins(&registry)),
             waiting: self.metrics.waiting().clone(),
             mlflow,
             topics: self.config.topics.clone(),

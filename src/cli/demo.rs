@@ -115,6 +115,7 @@ fn table(report: &Report) -> String {
         row("corrections (upgrades)", report.corrected.to_string());
     }
     row("unlabelled", report.unlabelled.to_string());
+    row("labelled examples", report.examples.to_string());
     row("unseen categories scored", report.unseen_categories.to_string());
     row("numbers out of range scored", report.out_of_range.to_string());
     for (class, times) in &report.dead_letters {

@@ -105,8 +105,9 @@ pub const ROUTES: &[Route] = &[
                   is blocked by a record has `blocked_by` and `blocked_since`; a task that restores says \
                   how much is left. `mlflow` is null without a server; `unavailable_since` and `reason` are set while the \
                   server does not answer this instance, which sends if `sends` is true. `topics` has the names of the topics, \
-                  those of further events in `companions`. `outcomes` has the outcomes since the start by state, and `waiting` what \
-                  waits in the stores now: see [Dashboard](dashboard.md#what-the-numbers-are).",
+                  those of further events in `companions`. `outcomes` has the outcomes since the start by state, `examples` the \
+                  labelled examples by the source of their label, and `waiting` what waits in the stores now: see \
+                  [Dashboard](dashboard.md#what-the-numbers-are).",
         parameters: &[],
         answers: &[(200, "The status as JSON.")],
         content: Content::of(&[(200, Shape::Status)]),

@@ -15,6 +15,7 @@ use crate::{
     },
     processors::{
         actions::metrics::ActionMetrics,
+        example_counts::ExampleMetrics,
         gather::session::{SESSION_TOO_LARGE, SessionEnd},
         waiting::WaitingBoard,
     },
@@ -27,6 +28,8 @@ pub struct ApplicationMetrics {
     predictions: IntCounterVec,
     outcomes: IntCounterVec,
     unlabelled: IntCounter,
+    /// The labelled examples.
+    pub(super) examples: ExampleMetrics,
     duplicate_events: IntCounter,
     sessions: IntCounterVec,
     incomplete_observations: IntCounter,
@@ -150,6 +153,7 @@ impl ApplicationMetrics {
                 "foretell_unlabelled_total",
                 "Predictions whose window and grace passed without an outcome.",
             )?,
+            examples: ExampleMetrics::declare(to)?,
             duplicate_events: to.counter(
                 "foretell_duplicate_events_total",
                 "Repeated events, which were not used again.",

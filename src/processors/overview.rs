@@ -67,6 +67,8 @@ pub struct Snapshot {
     /// What became of the outcomes that this instance has processed since its start, by state: the number of each. Those that
     /// still wait are in `waiting`.
     pub outcomes: BTreeMap<String, u64>,
+    /// The labelled examples that this instance has written since its start, by the source of their label, and the corrections.
+    pub examples: BTreeMap<String, u64>,
     /// What waits in the outcome stores of this instance.
     pub waiting: WaitingNow,
     /// What is sent to MLflow; none if no server is configured.
@@ -75,6 +77,15 @@ pub struct Snapshot {
     pub topics: TopicTable<String>,
     /// The workers, by name.
     pub workers: BTreeMap<String, WorkerStatus>,
+}
+
+/// What became of outcomes and predictions since the start of an instance.
+#[derive(Clone, Debug, Default)]
+pub struct JoinCounts {
+    /// Outcomes by state.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Labelled examples by the source of their label, and corrections.
+    pub examples: BTreeMap<String, u64>,
 }
 
 /// Takes snapshots.
@@ -96,8 +107,8 @@ pub struct Overview {
     pub quality: QualityBoard,
     /// What the rules of actions change.
     pub uplift: UpliftBoard,
-    /// Reads what became of outcomes.
-    pub outcomes: Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>,
+    /// Reads what became of outcomes and predictions.
+    pub joins: Arc<dyn Fn() -> JoinCounts + Send + Sync>,
     /// What waits in the outcome stores.
     pub waiting: WaitingBoard,
     /// What is sent to MLflow; none if no server is configured.
@@ -113,6 +124,7 @@ impl Overview {
         let workers = self.board.read();
         let models = self.serving.models();
         let model = models.champion.as_deref().map(ServedModel::of);
+        let JoinCounts { outcomes, examples } = (self.joins)();
         let is_running = !workers.is_empty() && workers.values().all(WorkerStatus::is_running);
         Snapshot {
             application: self.application.clone(),
@@ -125,7 +137,8 @@ impl Overview {
             training_refused: self.trainer.refused(),
             quality: self.quality.read(),
             uplift: self.uplift.read(),
-            outcomes: (self.outcomes)(),
+            outcomes,
+            examples,
             waiting: self.waiting.read(),
             mlflow: self.mlflow.as_ref().map(TrackingBoard::read),
             topics: self.topics.names(),

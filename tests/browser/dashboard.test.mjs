@@ -72,7 +72,7 @@ test("the numbers are those of the status, the metrics and the demo's own count"
   assert.equal(await text(page, "application"), "adult");
   await until(report.events_sent, () => number(page, "total-events"));
   await until(report.scored, async () => (await number(page, "total-predictions")) - (await metric(/^foretell_predictions_total/)) + report.scored);
-  await until(report.joined, () => number(page, "total-examples"));
+  await until(report.examples, () => number(page, "total-examples"));
   await until(await metric(/^foretell_dead_letters_total/), () => number(page, "dead-letters"));
   const tasks = Object.values(status.workers).flatMap((worker) => worker.tasks).length;
   assert.equal(await number(page, `tasks-${status.instance}`), tasks);
@@ -124,6 +124,29 @@ test("every outcome is in one state, as the status says, and an outage of MLflow
   const { live } = await instance.get("/api/v1/dashboard");
   assert.equal(shown.reduce((sum, one) => sum + one, 0), live.totals.outcomes, "the bars do not add up");
   assert.equal(await number(page, "outcomes-all"), live.totals.outcomes);
+  assert.deepEqual(faults, []);
+  await context.close();
+});
+
+test("labelled examples are counted once, by the source of their label, on every page", { timeout: SOON }, async () => {
+  const { page, faults, context } = await chrome.open(instance.base);
+  const { examples, outcomes } = await instance.get("/api/v1/status");
+  // The instance has no labels from elsewhere, and every prediction without an outcome is given one.
+  assert.ok(report.unlabelled > 0 && examples.policy === report.unlabelled, JSON.stringify({ examples, report }));
+  assert.equal(examples.outcome, outcomes.joined);
+  assert.equal(examples.correction, outcomes.corrected);
+  assert.equal(report.joined, outcomes.joined);
+  const all = examples.outcome + examples.policy;
+  assert.equal(report.examples, all);
+
+  await until(all, () => number(page, "total-examples"));
+  await page.getByTestId("link-outcomes").click();
+  await until(all, () => number(page, "examples-all"));
+  assert.equal(await number(page, "state-examples-outcome"), examples.outcome);
+  assert.equal(await number(page, "state-examples-policy"), examples.policy);
+  assert.equal(await number(page, "examples-correction"), examples.correction);
+  await page.getByTestId("link-topology").click();
+  await page.getByText(`${all.toLocaleString("en-US")} labelled examples`).waitFor();
   assert.deepEqual(faults, []);
   await context.close();
 });

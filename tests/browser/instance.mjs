@@ -35,10 +35,11 @@ const withoutSettings = Object.fromEntries(Object.entries(process.env).filter(([
 
 const EXAMPLE = path.join(repository, "deploy/adult/foretell.toml");
 
-/** Writes the example with more in it: a companion of the events, a rule that acts, and an MLflow server that does not answer. */
+/** Writes the example with more in it: a companion of the events, a label for no outcome, a rule that acts, and an MLflow server that does not answer. */
 export async function extended(folder) {
   const text = (await readFile(EXAMPLE, "utf8"))
     .replace("../../schemas", path.join(repository, "schemas"))
+    .replace('unlabelled = "drop"', 'unlabelled = { label = "<=50K" }')
     .replaceAll('path = "adult', `path = "${path.dirname(EXAMPLE)}/adult`);
   const schema = { type: "record", name: "Registration", fields: [
     { name: "registration", type: "long" },

@@ -11,6 +11,7 @@ const KEYS: &[&str] = &[
     "scored",
     "joined",
     "unlabelled",
+    "examples",
     "dead_letters",
     "retrainings",
     "models",
@@ -251,7 +252,10 @@ fn missing_outcomes_get_a_label_and_corrections_replace_examples() {
     let (summary, _) = run_and_check(&visits(), &settings);
     assert_learned(&summary);
     let all = number(&summary, "scored") - 2; // without the events that close the windows
-    assert_eq!(number(&summary, "joined"), all, "{summary}");
+    let (joined, unlabelled) = (number(&summary, "joined"), number(&summary, "unlabelled"));
+    assert!(joined > 0 && unlabelled > 0, "{summary}");
+    assert_eq!(number(&summary, "examples"), joined + unlabelled, "{summary}");
+    assert_eq!(number(&summary, "examples"), all, "{summary}");
 }
 
 #[test]

@@ -9,7 +9,10 @@ use foretell::{
         outcome::Outcome,
         questionnaire::{AnswerRow, EventSource, QuestionnaireEvent},
     },
-    processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
+    processors::{
+        example_counts::{CORRECTION, LABELLED_EXAMPLES, OUTCOME, POLICY},
+        outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
+    },
 };
 use foretell_streams::time::EventTime;
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
@@ -184,7 +187,10 @@ fn topology(history: &[Step], settings: &Settings) -> (Vec<Example>, Joins) {
         outcome: example.outcome_time.map(seconds),
         correction: example.correction,
     });
-    let examples = examples.collect();
+    let examples: Vec<Example> = examples.collect();
+    let counted = [OUTCOME, POLICY, CORRECTION]
+        .map(|source| count(scored.counter(LABELLED_EXAMPLES, Some(source))));
+    assert_eq!(counted, by_source(&examples), "{history:?}");
     let letters = scored.dead_letters();
     let class = |name: &str| {
         let is_it = |letter: &&_| header(letter, "foretell.error.class") == name;
@@ -239,6 +245,14 @@ fn batch(history: &[Step], settings: &JoinSettings) -> (Vec<Example>, Joins) {
         correction: example.correction,
     });
     (examples.collect(), joins)
+}
+
+/// The numbers of examples with the label of an outcome and with that of the policy, and of corrections.
+fn by_source(examples: &[Example]) -> [usize; 3] {
+    let of = |source: (bool, bool)| {
+        examples.iter().filter(|one| (one.correction, one.outcome.is_some()) == source).count()
+    };
+    [of((false, true)), of((false, false)), of((true, true))]
 }
 
 fn count(count: u64) -> usize {

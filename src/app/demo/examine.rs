@@ -36,8 +36,10 @@ pub(super) struct TopicContents {
     pub(super) wrong_version: usize,
     /// Out-of-distribution inputs in all predictions.
     pub(super) out_of_distribution: OutOfDistribution,
-    /// Number of labelled examples from the stream.
+    /// Number of labelled examples from the stream with the label of an outcome: of outcomes that were joined.
     pub(super) joined: usize,
+    /// Number of labelled examples from the stream with the label of the policy for predictions without an outcome.
+    pub(super) by_policy: usize,
     /// Number of corrections of labelled examples.
     pub(super) corrected: usize,
     /// Number of dead letters by error class.
@@ -154,9 +156,12 @@ fn read_examples(
         .first()
         .map(|scorer| (scorer, convert::columns_by_question(scorer.columns(), events.questions())));
     cluster.read_values(config, &config.topics.labelled_examples, |example: LabelledExample| {
-        let is_from_stream = example.origin == ExampleOrigin::Stream;
-        contents.joined += usize::from(is_from_stream && !example.correction);
-        contents.corrected += usize::from(is_from_stream && example.correction);
+        match (example.origin, example.correction, example.outcome_time) {
+            (ExampleOrigin::Initial, ..) => {}
+            (ExampleOrigin::Stream, true, _) => contents.corrected += 1,
+            (ExampleOrigin::Stream, false, Some(_)) => contents.joined += 1,
+            (ExampleOrigin::Stream, false, None) => contents.by_policy += 1,
+        }
         contents.actions.add_example(&example);
         if let (Some(prediction), Some(label)) =
             (example.prediction, convert::label_of(&example.label, &config.classes))

@@ -220,11 +220,6 @@ impl RunState {
 }
 
 impl Plan {
-    /// Expected number of examples from the stream; or the reason why it is not known.
-    fn examples(&self) -> Result<usize, &str> {
-        Ok(self.known_joins()?.examples(&self.settings.join))
-    }
-
     /// Expected joins; or the reason why records may be processed in another order.
     fn known_joins(&self) -> Result<Joins, &str> {
         self.waits.as_ref().map(|_| self.joins).map_err(String::as_str)

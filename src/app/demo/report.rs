@@ -28,8 +28,11 @@ pub struct Report {
     pub rows_not_scored: BTreeMap<String, usize>,
     /// Number of predictions.
     pub scored: usize,
-    /// Number of labelled examples from the stream.
+    /// Number of outcomes that were joined with a prediction, each of which made a labelled example; `joined` of the outcomes in
+    /// `/api/v1/status`.
     pub joined: usize,
+    /// Number of labelled examples from the stream: `joined`, and those with the label for no outcome. Corrections are apart.
+    pub examples: usize,
     /// Predictions whose window closed without an outcome.
     pub unlabelled: usize,
     /// Categories that the model had not seen in training.
@@ -165,6 +168,7 @@ pub(super) fn report(
         rows_not_scored: plan.not_scored.iter().map(|(why, n)| ((*why).to_owned(), *n)).collect(),
         scored: contents.predictions.values().sum(),
         joined: contents.joined,
+        examples: contents.joined + contents.by_policy,
         unlabelled: counters.unlabelled,
         unseen_categories: counters.unseen_categories,
         inverted: if plan.is_poisoned {
@@ -245,13 +249,16 @@ fn check_outcomes(
     contents: &TopicContents,
     report: &Report,
 ) -> Vec<Check> {
-    let (joined, closed) = ("every outcome was joined", "every window closed");
-    let mut checks = match plan.examples() {
-        Ok(examples) => vec![
-            Check::of(joined, report.joined == examples),
-            Check::of(closed, report.unlabelled == plan.joins.unlabelled),
-        ],
-        Err(reason) => [joined, closed].map(|name| Check::skipped(name, reason)).into(),
+    let names =
+        ["every outcome was joined", "every window closed", "every labelled example was written"];
+    let mut checks = match plan.known_joins() {
+        Ok(joins) => {
+            let expected = [joins.joined, joins.unlabelled, joins.examples(&plan.settings.join)];
+            let found = [report.joined, report.unlabelled, report.examples];
+            let checks = names.iter().zip(expected.iter().zip(&found));
+            checks.map(|(name, (expected, found))| Check::of(name, expected == found)).collect()
+        }
+        Err(reason) => names.map(|name| Check::skipped(name, reason)).to_vec(),
     };
     let is_known = plan.known_joins().is_ok();
     if is_known && (plan.joins.corrected > 0 || contents.corrected > 0) {
@@ -347,10 +354,10 @@ fn check_learning(
         "models were trained from the stream",
         "a model trained from the stream predicted later respondents",
     ];
-    if report.retrainings == 0 && u64::try_from(report.joined).is_ok_and(|joined| joined < every) {
-        let joined = report.joined;
+    let examples = report.examples;
+    if report.retrainings == 0 && u64::try_from(examples).is_ok_and(|examples| examples < every) {
         let reason =
-            format!("{joined} outcomes joined, fewer than learning.retrain_after = {every}");
+            format!("{examples} labelled examples, fewer than learning.retrain_after = {every}");
         return names.map(|name| Check::skipped(name, &reason));
     }
     let has_predicted = |model: &ModelReport| model.training > 0 && model.predictions_in_play > 0;
@@ -420,9 +427,9 @@ mod tests {
     }
 
     #[test]
-    fn learning_is_checked_if_enough_outcomes_joined() {
+    fn learning_is_checked_if_there_are_enough_examples() {
         let waited = Ok(());
-        let check = |joined, retrainings, in_play: &[usize], waited: &Result<(), String>| {
+        let check = |examples, retrainings, in_play: &[usize], waited: &Result<(), String>| {
             let model = |(training, in_play): (u64, &usize)| ModelReport {
                 training,
                 predictions: 9,
@@ -430,7 +437,7 @@ mod tests {
                 ..ModelReport::default()
             };
             let models = (0..).zip(in_play).map(model).collect();
-            let report = Report { joined, models, retrainings, ..Report::default() };
+            let report = Report { examples, models, retrainings, ..Report::default() };
             results(&check_learning(100, waited, &report))
         };
         assert_eq!(check(99, 0, &[9], &waited), [None, None]);

@@ -250,6 +250,7 @@ fn status() -> Json {
         ("quality", or_null("object")),
         ("uplift", list(OBJECT())),
         ("outcomes", OBJECT()),
+        ("examples", OBJECT()),
         ("waiting", OBJECT()),
         ("mlflow", or_null("object")),
         ("topics", OBJECT()),

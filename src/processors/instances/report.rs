@@ -9,7 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::processors::overview::Snapshot;
+use crate::processors::{
+    example_counts::{OUTCOME, POLICY},
+    overview::Snapshot,
+};
 use foretell_streams::time::WallTime;
 
 /// The time that recent counts are taken over.
@@ -30,8 +33,10 @@ pub struct Counters {
     pub predictions: u64,
     /// Predictions by model version.
     pub predictions_by_model: BTreeMap<String, u64>,
-    /// Outcomes by state, without those that wait; `joined` are those that made a labelled example.
+    /// Outcomes by state, without those that wait.
     pub outcome_results: BTreeMap<String, u64>,
+    /// Labelled examples by the source of their label, and corrections of them.
+    pub examples: BTreeMap<String, u64>,
     /// Predictions whose window passed without an outcome.
     pub unlabelled: u64,
     /// Repeated events.
@@ -220,7 +225,7 @@ impl Recent {
             events: since(|counters| counters.events),
             outcomes: since(|counters| counters.outcomes),
             predictions: since(|counters| counters.predictions),
-            examples: since(Counters::examples),
+            examples: since(Counters::labelled_examples),
             dead_letters: since(|counters| counters.dead_letters.values().sum()),
             scored: last.scored.since(&first.scored),
             committed: last.committed.since(&first.committed),
@@ -229,10 +234,10 @@ impl Recent {
 }
 
 impl Counters {
-    /// Labelled examples.
+    /// Labelled examples. A correction is not another one.
     #[must_use]
-    pub fn examples(&self) -> u64 {
-        self.outcome_results.get("joined").copied().unwrap_or_default()
+    pub fn labelled_examples(&self) -> u64 {
+        [OUTCOME, POLICY].iter().filter_map(|source| self.examples.get(*source)).sum()
     }
 
     /// Adds the counts of another instance.
@@ -247,6 +252,7 @@ impl Counters {
         for (sum, more) in [
             (&mut self.predictions_by_model, &other.predictions_by_model),
             (&mut self.outcome_results, &other.outcome_results),
+            (&mut self.examples, &other.examples),
             (&mut self.dead_letters, &other.dead_letters),
             (&mut self.decisions, &other.decisions),
             (&mut self.trainings, &other.trainings),

@@ -57,6 +57,9 @@ export const moment = (time) => (isNumber(time) ? new Date(time).toISOString().r
 /** The first characters of a model's version, which name it everywhere. */
 export const version = (name) => (name ? String(name).slice(0, 12) : NONE);
 
+/** The labelled examples of the totals: a correction is not another one. */
+export const labelledExamples = ({ examples }) => (examples.outcome ?? 0) + (examples.policy ?? 0);
+
 /** A name of the API in words. */
 export const words = (name) => String(name ?? NONE).replaceAll("_", " ");
 

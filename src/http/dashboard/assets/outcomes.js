@@ -2,7 +2,7 @@
 
 import { bars, interval } from "./charts.js";
 import { h } from "./dom.js";
-import { count, percent, span, words } from "./format.js";
+import { count, labelledExamples, percent, span, words } from "./format.js";
 
 export function outcomesPage(state) {
   const { live, quality, uplift, label_delay: delay } = state.snapshot;
@@ -11,6 +11,7 @@ export function outcomesPage(state) {
   return [h("div", { class: "grid" },
     h("section", { class: "card", "data-key": "outcomes" }, h("h2", null, "Outcomes"), outcomes(live)),
     h("section", { class: "card", "data-key": "predictions" }, h("h2", null, "Predictions"), predictions(live)),
+    h("section", { class: "card", "data-key": "examples" }, h("h2", null, "Labelled examples"), examples(live)),
     h("section", { class: "card", "data-key": "delay" }, h("h2", null, "Time from prediction to outcome"), delays(delay)),
     h("section", { class: "card", "data-key": "maturity" }, h("h2", null, "Maturity of labels"),
       h("p", { class: "note" }, "The share of predictions whose outcome is known, by their age."), maturity(quality)),
@@ -49,6 +50,16 @@ function predictions({ totals, waiting }) {
       { state: "predictions-waiting", name: "wait for their outcome now", value: waiting.predictions },
       { state: "predictions-joined", name: "joined with an outcome", value: totals.outcome_results.joined ?? 0 },
       { state: "predictions-unlabelled", name: "window passed without one", value: totals.unlabelled }], { colour: "c2", label: "Predictions by state" })];
+}
+
+/** Every labelled example by the source of its label, so that the bars add up. */
+function examples({ totals }) {
+  const { outcome = 0, policy = 0, correction = 0 } = totals.examples;
+  return [h("p", { class: "note" }, h("b", { "data-testid": "examples-all" }, count(labelledExamples(totals))), " since the start of the instances. Later outcomes have corrected the label of ",
+    h("b", { "data-testid": "examples-correction" }, count(correction)), ", which are no further examples."),
+    bars([
+      { state: "examples-outcome", name: "with the label of an outcome", value: outcome },
+      { state: "examples-policy", name: "with the label for no outcome", value: policy }], { colour: "c4", label: "Labelled examples by the source of their label" })];
 }
 
 function delays({ bounds, counts }) {

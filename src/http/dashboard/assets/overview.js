@@ -2,7 +2,7 @@
 
 import { bars, lines, sparkline } from "./charts.js";
 import { h } from "./dom.js";
-import { ago, count, millis, short, span, version, words } from "./format.js";
+import { ago, count, labelledExamples, millis, short, span, version, words } from "./format.js";
 
 export function overviewPage(state) {
   const { live, quality } = state.snapshot;
@@ -16,7 +16,7 @@ export function overviewPage(state) {
       tile("events", "Events", rates.events, totals.events, history.events, "c1"),
       tile("predictions", "Predictions", rates.predictions, totals.predictions, history.predictions, "c2"),
       tile("outcomes", "Outcomes", rates.outcomes, totals.outcomes, history.outcomes, "c5"),
-      tile("examples", "Outcomes joined", rates.examples, totals.outcome_results.joined, history.examples, "c4"),
+      tile("examples", "Labelled examples", rates.examples, labelledExamples(totals), history.examples, "c4"),
       fact("latency", "Event to score", millis(live.scored.p50_ms), `p99 ${millis(live.scored.p99_ms)}, last 10\u00a0s`, sparkline(history.scored_p99_ms ?? [], "c1")),
       fact("lag", "Lag", live.lag === null ? "–" : short(live.lag), live.lag === null ? "not known" : live.lag === 0 ? "everything is processed" : "records wait to be processed", sparkline(history.lag ?? [], "c2"))),
     h("div", { class: "grid" },

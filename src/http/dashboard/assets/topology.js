@@ -1,7 +1,7 @@
 // Where records go, and what every task does.
 
 import { h } from "./dom.js";
-import { ago, count, moment, words } from "./format.js";
+import { ago, count, labelledExamples, moment, words } from "./format.js";
 
 const COLOURS = { running: "ok", restoring: "warn", blocked: "bad" };
 
@@ -24,7 +24,7 @@ export function topologyPage(state) {
     h("section", { class: "card flow", "aria-label": "The flow of records" },
       step("Topics", named(["questionnaire_events", "companions", "outcomes"]), `${count(live.totals.events)} events, ${count(live.totals.outcomes)} outcomes`),
       arrow(), stage("Scoring", "gather → score → act → join", of("scoring")),
-      arrow(), step("Topics", named(["predictions", "actions", "labelled_examples"]), `${count(live.totals.predictions)} predictions, ${count(live.totals.outcome_results.joined ?? 0)} examples`),
+      arrow(), step("Topics", named(["predictions", "actions", "labelled_examples"]), `${count(live.totals.predictions)} predictions, ${count(labelledExamples(live.totals))} labelled examples`),
       arrow(), stage("Learning", "count → train → judge", of("learning")),
       arrow(), step("Topics", named(["models", "decisions", "quality"]), "every instance swaps to the champion")),
     h("section", { class: "card", "data-key": "tasks" }, h("h2", null, "Tasks"),
