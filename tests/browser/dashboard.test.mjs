@@ -262,6 +262,75 @@ test("a respondent and dead letters are shown with the token only", { timeout: S
   await context.close();
 });
 
+test("the respondent who is looked up is in the address: it is shared, reloaded, and gone back to", { timeout: SOON }, async () => {
+  const ids = ["ann/1 ü?#&%41", "bob"];
+  for (const id of ids) {
+    const posted = await fetch(`${instance.base}/api/v1/events?wait=true`, {
+      method: "POST", headers: { Authorization: `Bearer ${TOKEN}`, "Content-Type": "application/json" },
+      body: JSON.stringify({ respondent_id: id, completed: true, age: 39, education: "Masters" }),
+    });
+    assert.equal(posted.status, 200);
+  }
+  const { page, faults, context } = await chrome.open(instance.base);
+  const paths = [];
+  page.on("request", (request) => paths.push(new URL(request.url()).pathname));
+  const asked = (id) => paths.filter((one) => one === `/api/v1/respondents/${encodeURIComponent(id)}`).length;
+  const isShown = (id) => until(`${id} shown`, async () => {
+    await page.getByTestId("respondent").waitFor();
+    return `${await page.getByTestId("respondent-id").inputValue()} shown`;
+  });
+
+  await page.getByTestId("link-respondent").click();
+  for (const id of ids) {
+    await page.getByTestId("respondent-id").fill(id);
+    await page.getByTestId("look-up").click();
+    if (id === ids[0]) {
+      await page.getByTestId("token").fill(TOKEN);
+      await page.getByTestId("confirm").click();
+    }
+    await isShown(id);
+    assert.equal(await page.evaluate(() => document.activeElement.dataset.testid), "look-up", "the focus has moved");
+  }
+  assert.equal(page.url(), `${instance.base}/#/respondent/${ids[1]}`);
+  await page.goBack();
+  await isShown(ids[0]);
+  const ann = page.url();
+  assert.equal(ann, `${instance.base}/#/respondent/${encodeURIComponent(ids[0])}`);
+  await page.goBack();
+  await until("", () => page.getByTestId("respondent-id").inputValue());
+  assert.equal(await page.getByTestId("respondent").count(), 0);
+  await page.goForward();
+  await isShown(ids[0]);
+
+  // The link of the page leads back to the respondent, who is not asked for again.
+  const before = asked(ids[0]);
+  await page.getByTestId("link-models").click();
+  await page.getByTestId("link-respondent").click();
+  await isShown(ids[0]);
+  assert.equal(page.url(), ann);
+  assert.equal(asked(ids[0]), before);
+  await page.reload();
+  await isShown(ids[0]);
+  assert.equal(asked(ids[0]), before + 1);
+  assert.deepEqual(faults, []);
+  await context.close();
+
+  // Shared: it needs a token of its own.
+  const other = await chrome.open(instance.base);
+  await other.page.goto(ann);
+  await other.page.reload();
+  await other.page.getByTestId("token").fill(TOKEN);
+  await other.page.getByTestId("confirm").click();
+  await other.page.getByTestId("respondent").waitFor();
+  assert.equal(await other.page.getByTestId("respondent-id").inputValue(), ids[0]);
+  // An address that no link has: it is taken as it is.
+  await other.page.goto(`${instance.base}/#/respondent/%E0%A4%A`);
+  await other.page.getByTestId("respondent-error").waitFor();
+  assert.equal(await other.page.getByTestId("respondent-id").inputValue(), "%E0%A4%A");
+  assert.deepEqual(other.faults, []);
+  await other.context.close();
+});
+
 test("every page is readable on a phone, in both colour schemes, and for a screen reader", { timeout: SOON }, async () => {
   const axe = await readFile(packages.resolve("axe-core/axe.min.js"), "utf8");
   for (const colorScheme of ["light", "dark"]) {

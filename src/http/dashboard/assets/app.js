@@ -9,7 +9,7 @@ import { lettersPage } from "./letters.js";
 import { modelsPage } from "./models.js";
 import { outcomesPage } from "./outcomes.js";
 import { overviewPage } from "./overview.js";
-import { respondentPage } from "./respondent.js";
+import { addressOf, respondentIn, respondentPage } from "./respondent.js";
 import { topologyPage } from "./topology.js";
 
 const PAGES = {
@@ -35,10 +35,14 @@ const state = {
   // The library, which is read when something in it has changed.
   library: null, decisions: null, details: null, libraryError: null,
   command: null,
-  respondent: { id: "", result: null, error: null, isBusy: false },
+  respondent: nobody(),
   letters: { list: null, error: null, done: null, isBusy: false, class: null },
   theme: localStorage.getItem("foretell.theme") ?? "auto",
 };
+
+function nobody() {
+  return { id: "", result: null, error: null, isBusy: false };
+}
 
 const page = () => {
   const name = location.hash.replace(/^#\/?/, "").split("/")[0];
@@ -103,8 +107,10 @@ function top() {
 }
 
 function links() {
+  const { id } = state.respondent;
+  const address = (name) => (name === "respondent" && id ? addressOf(id) : `#/${name}`);
   return Object.entries(PAGES).map(([name, [title]]) =>
-    h("a", { href: `#/${name}`, "aria-current": name === page() ? "page" : null, "data-testid": `link-${name}` }, title));
+    h("a", { href: address(name), "aria-current": name === page() ? "page" : null, "data-testid": `link-${name}` }, title));
 }
 
 // --- what comes in
@@ -119,6 +125,7 @@ function receive(type, { history, ...sections }) {
   const now = champion()?.version;
   if (before && now && before !== now) announce(`Model ${version(now)} serves now`);
   readLibraryIfChanged();
+  followAddress();
   render();
 }
 
@@ -201,16 +208,29 @@ async function decided(title, id) {
 }
 
 async function lookUp(id) {
-  state.respondent = { id, result: null, error: null, isBusy: true };
+  const respondent = { ...nobody(), id, isBusy: true };
+  state.respondent = respondent;
   render();
   try {
-    state.respondent.result = await request("GET", `/api/v1/respondents/${encodeURIComponent(id)}?reasons=8`);
+    respondent.result = await request("GET", `/api/v1/respondents/${encodeURIComponent(id)}?reasons=8`);
   } catch (error) {
-    state.respondent.error = error.message;
+    respondent.error = error.message;
   }
-  state.respondent.isBusy = false;
-  announce(state.respondent.error ?? `Respondent ${id} is shown`);
+  respondent.isBusy = false;
+  // Another one may have been asked for meanwhile.
+  if (state.respondent !== respondent) return;
+  announce(respondent.error ?? `Respondent ${id} is shown`);
   render();
+}
+
+/** Looks up the respondent in the address, unless it is the one that is shown: after a look-up, a reload, and back. */
+function followAddress() {
+  const id = respondentIn(location.hash);
+  if (!live() || id === null || id === state.respondent.id) return;
+  if (id) lookUp(id);
+  else state.respondent = nobody();
+  const field = document.getElementById("respondent-id");
+  if (field) field.value = id;
 }
 
 async function enterToken() {
@@ -277,12 +297,18 @@ document.addEventListener("submit", (event) => {
   if (event.target.getAttribute("id") !== "look-up") return;
   event.preventDefault();
   const id = new FormData(event.target).get("respondent").trim();
-  if (id) lookUp(id);
+  if (!id) return;
+  if (id === state.respondent.id) lookUp(id);
+  else location.hash = addressOf(id);
 });
 
 document.addEventListener("pointed", render);
+let pageBefore = page();
 addEventListener("hashchange", () => {
+  followAddress();
   render();
+  if (page() === pageBefore) return;
+  pageBefore = page();
   document.getElementById("main").focus({ preventScroll: true });
   scrollTo(0, 0);
 });

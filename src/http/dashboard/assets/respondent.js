@@ -5,12 +5,26 @@ import { digits, moment, percent, version, words } from "./format.js";
 
 const COLOURS = { waiting: "warn", learned: "ok", passed_over: "muted", pending: "warn", requested: "ok", held_out: "muted", cancelled: "muted" };
 
+/** The fragment of the page of a respondent. A browser sends no fragment, so the id is in no log of a server or a proxy. */
+export const addressOf = (id) => `#/respondent/${encodeURIComponent(id)}`;
+
+/** The id in the fragment of a respondent's page; empty without one, and null on another page. */
+export function respondentIn(fragment) {
+  const [, id] = fragment.match(/^#\/respondent(?:\/(.*))?$/s) ?? [null, null];
+  if (!id) return id === null ? null : "";
+  try {
+    return decodeURIComponent(id);
+  } catch {
+    return id;
+  }
+}
+
 export function respondentPage({ respondent }) {
-  const { result, error, isBusy } = respondent;
+  const { id, result, error, isBusy } = respondent;
   return [
     h("form", { id: "look-up", class: "search", role: "search", "data-key": "look-up" },
       h("label", { for: "respondent-id" }, "Respondent id"),
-      h("input", { id: "respondent-id", name: "respondent", required: true, autocomplete: "off", spellcheck: "false", "data-testid": "respondent-id" }),
+      h("input", { id: "respondent-id", name: "respondent", value: id, required: true, autocomplete: "off", spellcheck: "false", "data-testid": "respondent-id" }),
       h("button", { type: "submit", class: "primary", "aria-busy": String(isBusy), "data-testid": "look-up" }, isBusy ? "Asking" : "Look up")),
     error && h("p", { class: "error", role: "alert", "data-testid": "respondent-error" }, error),
     !result && !error && h("p", { class: "empty" }, "Any instance can answer: the question goes to the one with the respondent's partition. It needs the token, if one is set."),
