@@ -51,6 +51,14 @@ impl Backlog {
         }
     }
 
+    /// Forgets the records, and waits for no topic. A topic that was paused for its records can be resumed.
+    pub(super) fn clear(&mut self) {
+        for input in &mut self.inputs {
+            input.records.clear();
+            input.end = Offset(0);
+        }
+    }
+
     pub(super) fn sources(&self) -> impl Iterator<Item = &TopicPartition> {
         self.inputs.iter().map(|input| &input.source)
     }
@@ -169,7 +177,7 @@ mod tests {
         assert_eq!(backlog.next(position(5)).unwrap().offset, Offset(0));
         backlog.push(record("trials", 4, 30));
         assert_eq!(backlog.next(position(4)).unwrap().source, source("models"));
-        backlog.assign(&[]);
+        backlog.clear();
         assert_eq!((backlog.len(), backlog.next(position(0))), (0, None));
         backlog.push(record("models", 0, 20));
         assert!(backlog.next(position(0)).is_some());

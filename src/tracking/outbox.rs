@@ -10,7 +10,7 @@
 //! The group subscribes to `models`, which has one partition, so one instance sends at a time. This thread does nothing but
 //! poll and commit, so that a slow server does not cost the process its membership.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     events::{codecs::Codecs, decision::Decision, model::Model, quality::Quality, trial::Trial},
@@ -25,8 +25,8 @@ use foretell_streams::{
     codec::{Codec, CodecError},
     record::{InputRecord, Offset, Partition, TopicPartition},
     runtime::{
-        StopSignal,
-        broker::{Broker, BrokerError, Isolation, Member, Membership, Rebalance},
+        GroupConsumer, Recovery, StopSignal,
+        broker::{Broker, BrokerError, Isolation, Membership, Rebalance},
     },
     time::Clock,
 };
@@ -130,33 +130,29 @@ impl Outbox {
 
 struct Consumer {
     parts: OutboxParts,
-    /// `None` while not joined.
-    member: Option<Box<dyn Member>>,
+    group: GroupConsumer,
     is_assigned: bool,
     in_flight: Option<InFlight>,
     /// The result of a cancelled entry has not come yet.
     is_abandoned: bool,
-    to_commit: BTreeMap<TopicPartition, Offset>,
     next_decode: Duration,
     next_observation: Duration,
     next_commit_of_all: Duration,
-    was_fenced: bool,
 }
 
 impl Consumer {
     fn new(parts: OutboxParts) -> Self {
         let next_commit_of_all = parts.clock.elapsed() + COMMIT_ALL_INTERVAL;
+        let group = GroupConsumer::new(Arc::clone(&parts.broker), parts.membership.clone());
         Self {
             parts,
-            member: None,
+            group,
             is_assigned: false,
             in_flight: None,
             is_abandoned: false,
-            to_commit: BTreeMap::new(),
             next_decode: Duration::ZERO,
             next_observation: Duration::ZERO,
             next_commit_of_all,
-            was_fenced: false,
         }
     }
 
@@ -165,13 +161,13 @@ impl Consumer {
             if let Err(error) = self.turn() {
                 self.recover(error)?;
             }
-            if self.member.is_none() {
+            if self.group.member().is_none() {
                 stop.wait(TRY_AGAIN_AFTER);
             }
         }
         self.cancel();
         let committed = self.commit();
-        let left = self.member.take().map_or(Ok(()), Member::leave);
+        let left = self.group.leave();
         if let Err(error) = committed.and(left) {
             tracing::warn!(%error, "cannot commit and leave the group: the last records are sent to MLflow again");
         }
@@ -187,7 +183,7 @@ impl Consumer {
 
     fn turn(&mut self) -> Result<(), BrokerError> {
         let mut records = Vec::new();
-        let polled = self.joined()?.poll(WAIT, &mut records);
+        let polled = self.group.joined()?.poll(WAIT, &mut records);
         for record in records {
             self.parts.backlog.push(record);
         }
@@ -202,19 +198,10 @@ impl Consumer {
         Ok(())
     }
 
-    /// The member; joins the group if this process is none.
-    fn joined(&mut self) -> Result<&mut dyn Member, BrokerError> {
-        let member = match self.member.take() {
-            Some(member) => member,
-            None => self.parts.broker.join(&self.parts.membership)?,
-        };
-        Ok(self.member.insert(member).as_mut())
-    }
-
     fn rebalance(&mut self, rebalance: Rebalance) -> Result<(), BrokerError> {
         match rebalance {
             Rebalance::Assigned(tasks) => {
-                self.joined()?.assign(&tasks)?;
+                self.group.joined()?.assign(&tasks)?;
                 if tasks.is_empty() {
                     return Ok(());
                 }
@@ -228,7 +215,7 @@ impl Consumer {
                     Vec::new()
                 });
                 self.parts.backlog.assign(&ends);
-                self.joined()?.resume(&sources)?;
+                self.group.joined()?.resume(&sources)?;
                 self.is_assigned = true;
                 self.parts.metrics.begins();
                 tracing::info!("this instance sends to MLflow");
@@ -236,13 +223,12 @@ impl Consumer {
             Rebalance::Revoked { tasks, lost } => {
                 self.cancel();
                 if lost {
-                    self.to_commit.clear();
+                    self.group.to_commit.clear();
                 } else if let Err(error) = self.commit() {
                     tracing::warn!(%error, "cannot commit before a rebalance: records are sent to MLflow again");
                 }
-                self.forget();
-                self.parts.metrics.ends();
-                self.joined()?.unassign(&tasks)?;
+                self.release();
+                self.group.joined()?.unassign(&tasks)?;
             }
         }
         Ok(())
@@ -261,10 +247,16 @@ impl Consumer {
 
     /// Forgets what was read and is not committed.
     fn forget(&mut self) {
-        self.parts.backlog.assign(&[]);
-        self.to_commit.clear();
-        self.is_assigned = false;
+        self.parts.backlog.clear();
+        self.group.to_commit.clear();
         self.parts.metrics.lag(0);
+    }
+
+    /// Forgets the assignment, too.
+    fn release(&mut self) {
+        self.forget();
+        self.is_assigned = false;
+        self.parts.metrics.ends();
     }
 
     fn take_result(&mut self, wait: Duration) {
@@ -278,7 +270,7 @@ impl Consumer {
         if let Some(InFlight { next: (source, next), .. }) = self.in_flight.take()
             && sent == Sent::Done
         {
-            self.to_commit.insert(source, next);
+            self.group.to_commit.insert(source, next);
         }
     }
 
@@ -313,7 +305,7 @@ impl Consumer {
             };
             match (entry, &mut windows) {
                 (None, None) => {
-                    self.to_commit.insert(next.0, next.1);
+                    self.group.to_commit.insert(next.0, next.1);
                 }
                 (None, Some((_, last))) => *last = next,
                 (Some(Entry::Quality(window)), Some((gathered, last)))
@@ -337,7 +329,7 @@ impl Consumer {
     }
 
     fn next_record(&self) -> Option<InputRecord> {
-        let member = self.member.as_ref().filter(|_| self.is_assigned)?;
+        let member = self.group.member().filter(|_| self.is_assigned)?;
         self.parts.backlog.next(|source| member.position(source)).cloned()
     }
 
@@ -352,26 +344,24 @@ impl Consumer {
             self.next_commit_of_all = now + COMMIT_ALL_INTERVAL;
             self.add_idle();
         }
-        if self.to_commit.is_empty() {
+        if self.group.to_commit.is_empty() {
             return Ok(());
         }
-        let offsets = self.to_commit.iter().map(|(source, offset)| (source.clone(), *offset));
-        let offsets: Vec<_> = offsets.collect();
-        self.joined()?.commit(&offsets)?;
-        self.to_commit.clear();
-        self.was_fenced = false;
-        Ok(())
+        self.group.commit()
     }
 
     /// Adds the offsets of all topics to those that are committed next.
     fn add_idle(&mut self) {
-        let Some(member) = &self.member else { return };
+        let Some(member) = self.group.member() else { return };
         let in_flight = self.in_flight.as_ref().map(|in_flight| &in_flight.next.0);
-        for (source, first) in self.parts.backlog.firsts() {
-            let offset = first.unwrap_or_else(|| member.position(source));
-            if offset.0 > 0 && in_flight != Some(source) {
-                self.to_commit.entry(source.clone()).or_insert(offset);
-            }
+        let firsts = self.parts.backlog.firsts();
+        let offsets = firsts.map(|(source, first)| {
+            (source.clone(), first.unwrap_or_else(|| member.position(source)))
+        });
+        let idle = offsets.filter(|(source, offset)| offset.0 > 0 && in_flight != Some(source));
+        let idle: Vec<_> = idle.collect();
+        for (source, offset) in idle {
+            self.group.to_commit.entry(source).or_insert(offset);
         }
     }
 
@@ -381,11 +371,11 @@ impl Consumer {
         }
         let [pause, resume] = self.parts.backlog.to_pause_and_resume();
         if !pause.is_empty() {
-            self.joined()?.pause(&pause)?;
+            self.group.joined()?.pause(&pause)?;
             self.parts.backlog.set_paused(&pause, true);
         }
         if !resume.is_empty() {
-            self.joined()?.resume(&resume)?;
+            self.group.joined()?.resume(&resume)?;
             self.parts.backlog.set_paused(&resume, false);
         }
         Ok(())
@@ -397,7 +387,7 @@ impl Consumer {
             return;
         }
         self.next_observation = now + OBSERVE_INTERVAL;
-        let Some(member) = &self.member else { return };
+        let Some(member) = self.group.member() else { return };
         let mut lag = i64::from(self.in_flight.is_some());
         lag += i64::try_from(self.parts.backlog.len()).unwrap_or(i64::MAX);
         for source in self.parts.backlog.sources() {
@@ -410,53 +400,27 @@ impl Consumer {
 
     /// Recovers from the failure of a turn, by the name of the error.
     fn recover(&mut self, error: BrokerError) -> Result<(), BrokerError> {
-        match error {
-            BrokerError::Retry(reason) => {
+        match self.group.recover(error)? {
+            Recovery::Retry(reason) => {
                 tracing::warn!(reason, "cannot read or commit for MLflow now; retrying");
-                Ok(())
             }
-            BrokerError::Abort(reason) => {
+            Recovery::Rewound(reason) => {
                 tracing::warn!(
                     reason,
                     "reading again what is sent to MLflow, from the last commit"
                 );
                 self.cancel();
-                let was_assigned = self.is_assigned;
                 self.forget();
-                self.is_assigned = was_assigned;
-                let sources: Vec<TopicPartition> = self.parts.backlog.sources().cloned().collect();
-                // What was paused is read again, too.
-                let abort = |member: &mut Box<dyn Member>| {
-                    member.abort()?;
-                    if was_assigned { member.resume(&sources) } else { Ok(()) }
-                };
-                match self.member.as_mut().map_or(Ok(()), abort) {
-                    Ok(()) => Ok(()),
-                    Err(error @ (BrokerError::Gone(_) | BrokerError::Fatal(_))) => Err(error),
-                    Err(error) => self.leave_fenced(error),
-                }
             }
-            BrokerError::Fenced(_) => self.leave_fenced(error),
-            BrokerError::OutOfRange(input) => {
+            Recovery::Rejoins(error) => {
+                tracing::warn!(%error, "fenced: joining the group for MLflow again");
+                self.cancel();
+                self.release();
+            }
+            Recovery::Skipped(input) => {
                 tracing::error!(%input, "records were deleted before they were sent to MLflow");
-                Ok(())
-            }
-            BrokerError::Unsendable { .. } | BrokerError::Gone(_) | BrokerError::Fatal(_) => {
-                Err(error)
             }
         }
-    }
-
-    /// Drops the member. The next turn joins the group again.
-    fn leave_fenced(&mut self, error: BrokerError) -> Result<(), BrokerError> {
-        if std::mem::replace(&mut self.was_fenced, true) {
-            return Err(error);
-        }
-        tracing::warn!(%error, "fenced: joining the group for MLflow again");
-        self.cancel();
-        self.forget();
-        self.parts.metrics.ends();
-        self.member = None;
         Ok(())
     }
 }

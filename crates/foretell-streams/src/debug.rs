@@ -4,7 +4,9 @@ use std::fmt;
 
 use crate::{
     local::{LocalBroker, TopologyDriver},
-    runtime::{LagMonitor, Standby, StandbyParts, TopicMonitor, Worker, WorkerParts},
+    runtime::{
+        GroupConsumer, LagMonitor, Standby, StandbyParts, TopicMonitor, Worker, WorkerParts,
+    },
     state::DiskStores,
     task::Task,
 };
@@ -18,6 +20,12 @@ impl fmt::Debug for TopologyDriver {
 impl fmt::Debug for LocalBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalBroker").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for GroupConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupConsumer").field("to_commit", &self.to_commit).finish_non_exhaustive()
     }
 }
 

@@ -25,10 +25,10 @@ use crate::app::deliver::{
     readiness::Readiness,
 };
 use foretell_streams::{
-    record::{InputRecord, Offset, OutputRecord, Partition, Topic, TopicPartition},
+    record::{InputRecord, OutputRecord, Partition, Topic, TopicPartition},
     runtime::{
-        StopSignal,
-        broker::{Broker, BrokerError, Member, Membership, Rebalance},
+        GroupConsumer, Recovery, StopSignal,
+        broker::{Broker, BrokerError, Membership, Rebalance},
     },
     task::dead_letter,
     time::{Clock, EventTime},
@@ -66,38 +66,32 @@ pub(super) struct ConsumerParts {
 /// The consumer of the topic of actions.
 pub(super) struct Consumer {
     parts: ConsumerParts,
-    /// `None` while not joined.
-    member: Option<Box<dyn Member>>,
+    group: GroupConsumer,
     /// Records that were polled and are not among the deliveries, of the assigned partitions.
     backlog: BTreeMap<Partition, VecDeque<InputRecord>>,
     paused: BTreeSet<Partition>,
     /// Dead letters that were not sent: at most one for each delivery and record in flight.
     dead_letters: VecDeque<OutputRecord>,
-    /// Offsets whose commit has not succeeded.
-    to_commit: BTreeMap<Partition, Offset>,
     next_commit: Duration,
     next_observation: Duration,
     /// Records are decoded again from this time on.
     next_decode: Duration,
-    /// Whether this process was fenced since its last commit.
-    was_fenced: bool,
 }
 
 impl Consumer {
     /// A consumer that has not joined the group yet.
     pub(super) fn new(parts: ConsumerParts) -> Self {
         let zero = Duration::ZERO;
+        let group = GroupConsumer::new(Arc::clone(&parts.broker), parts.membership.clone());
         Self {
             parts,
-            member: None,
+            group,
             backlog: BTreeMap::new(),
             paused: BTreeSet::new(),
             dead_letters: VecDeque::new(),
-            to_commit: BTreeMap::new(),
             next_commit: zero,
             next_observation: zero,
             next_decode: zero,
-            was_fenced: false,
         }
     }
 
@@ -105,17 +99,17 @@ impl Consumer {
     ///
     /// # Errors
     /// If an operator must act. What was not committed is delivered again after the next start.
-    pub(super) fn run(mut self, stop: &StopSignal) -> Result<(), String> {
+    pub(super) fn run(mut self, stop: &StopSignal) -> Result<(), BrokerError> {
         while !stop.is_stopped() {
             if let Err(error) = self.turn(false) {
                 self.recover(error)?;
             }
-            if self.member.is_none() {
+            if self.group.member().is_none() {
                 stop.wait(TRY_AGAIN_AFTER);
             }
         }
         let deadline = self.parts.clock.elapsed() + STOPPING_MAX;
-        while self.member.is_some() || self.parts.deliveries.sending() > 0 {
+        while self.group.member().is_some() || self.parts.deliveries.sending() > 0 {
             if let Err(error) = self.turn(true) {
                 tracing::warn!(%error, "while stopping");
                 break;
@@ -126,7 +120,7 @@ impl Consumer {
         }
         self.next_commit = Duration::ZERO;
         let committed = self.commit();
-        let left = self.member.take().map_or(Ok(()), Member::leave);
+        let left = self.group.leave();
         if let Err(error) = committed.and(left) {
             tracing::warn!(%error, "cannot commit and leave the group: the last deliveries are repeated");
         }
@@ -141,7 +135,7 @@ impl Consumer {
     fn turn(&mut self, is_stopping: bool) -> Result<(), BrokerError> {
         let wait = if self.parts.deliveries.sending() > 0 { BUSY_WAIT } else { IDLE_WAIT };
         let mut records = Vec::new();
-        let polled = self.joined()?.poll(wait, &mut records);
+        let polled = self.group.joined()?.poll(wait, &mut records);
         for record in records {
             // Records are of assigned partitions only.
             if let Some(backlog) = self.backlog.get_mut(&record.source.partition) {
@@ -162,24 +156,15 @@ impl Consumer {
         Ok(())
     }
 
-    /// The member; joins the group if this process is none.
-    fn joined(&mut self) -> Result<&mut dyn Member, BrokerError> {
-        let member = match self.member.take() {
-            Some(member) => member,
-            None => self.parts.broker.join(&self.parts.membership)?,
-        };
-        Ok(self.member.insert(member).as_mut())
-    }
-
     fn rebalance(&mut self, rebalance: Rebalance) -> Result<(), BrokerError> {
         match rebalance {
             Rebalance::Assigned(partitions) => {
-                self.joined()?.assign(&partitions)?;
+                self.group.joined()?.assign(&partitions)?;
                 for partition in &partitions {
                     self.backlog.insert(*partition, VecDeque::new());
                 }
                 let inputs = self.inputs(&partitions);
-                self.joined()?.resume(&inputs)?;
+                self.group.joined()?.resume(&inputs)?;
                 self.parts.readiness.set_joined();
                 tracing::info!(?partitions, "assigned");
             }
@@ -192,7 +177,7 @@ impl Consumer {
                 for partition in &tasks {
                     self.forget(*partition);
                 }
-                self.joined()?.unassign(&tasks)?;
+                self.group.joined()?.unassign(&tasks)?;
                 tracing::info!(partitions = ?tasks, "revoked");
             }
         }
@@ -203,7 +188,7 @@ impl Consumer {
         self.parts.deliveries.forget(partition);
         self.backlog.remove(&partition);
         self.paused.remove(&partition);
-        self.to_commit.remove(&partition);
+        self.group.to_commit.retain(|input, _| input.partition != partition);
     }
 
     fn inputs(&self, partitions: &[Partition]) -> Vec<TopicPartition> {
@@ -317,7 +302,10 @@ impl Consumer {
 
     /// Sends the dead letters. The commit after it waits until they are written.
     fn send_dead_letters(&mut self) -> Result<(), BrokerError> {
-        let Some(member) = &mut self.member else { return Ok(()) };
+        if self.dead_letters.is_empty() {
+            return Ok(());
+        }
+        let member = self.group.joined()?;
         while let Some(letter) = self.dead_letters.front() {
             match member.send(letter.as_ref()) {
                 Err(BrokerError::Unsendable { reason, .. }) => {
@@ -346,20 +334,16 @@ impl Consumer {
     }
 
     fn commit_now(&mut self) -> Result<(), BrokerError> {
-        self.to_commit.extend(self.parts.deliveries.take_committable());
-        if self.to_commit.is_empty() && self.dead_letters.is_empty() {
+        let lead = &self.parts.membership.lead;
+        let committable = self.parts.deliveries.take_committable().into_iter();
+        let committable = committable
+            .map(|(partition, offset)| (TopicPartition { topic: lead.clone(), partition }, offset));
+        self.group.to_commit.extend(committable);
+        if self.group.to_commit.is_empty() && self.dead_letters.is_empty() {
             return Ok(());
         }
         self.send_dead_letters()?;
-        let lead = &self.parts.membership.lead;
-        let offsets = self.to_commit.iter().map(|(partition, offset)| {
-            (TopicPartition { topic: lead.clone(), partition: *partition }, *offset)
-        });
-        let offsets: Vec<_> = offsets.collect();
-        self.joined()?.commit(&offsets)?;
-        self.to_commit.clear();
-        self.was_fenced = false;
-        Ok(())
+        self.group.commit()
     }
 
     /// Pauses the partitions whose records have no room, and resumes the others.
@@ -374,12 +358,12 @@ impl Consumer {
         }
         if !pause.is_empty() {
             let inputs = self.inputs(&pause);
-            self.joined()?.pause(&inputs)?;
+            self.group.joined()?.pause(&inputs)?;
             self.paused.extend(&pause);
         }
         if !resume.is_empty() {
             let inputs = self.inputs(&resume);
-            self.joined()?.resume(&inputs)?;
+            self.group.joined()?.resume(&inputs)?;
             self.paused.retain(|partition| !resume.contains(partition));
         }
         Ok(())
@@ -399,33 +383,24 @@ impl Consumer {
     }
 
     /// Recovers from the failure of a turn, by the name of the error.
-    fn recover(&mut self, error: BrokerError) -> Result<(), String> {
-        match error {
-            BrokerError::Retry(reason) => {
-                tracing::warn!(reason, "trying again");
-                Ok(())
-            }
-            BrokerError::Abort(reason) => {
+    fn recover(&mut self, error: BrokerError) -> Result<(), BrokerError> {
+        match self.group.recover(error)? {
+            Recovery::Retry(reason) => tracing::warn!(reason, "trying again"),
+            Recovery::Rewound(reason) => {
                 tracing::warn!(reason, "reading again from the last commit");
                 self.forget_deliveries();
-                let aborted = self.member.as_mut().map_or(Ok(()), |member| member.abort());
-                match aborted {
-                    Ok(()) => Ok(()),
-                    Err(error @ (BrokerError::Gone(_) | BrokerError::Fatal(_))) => {
-                        Err(error.to_string())
-                    }
-                    Err(error) => self.leave_fenced(&error.to_string()),
-                }
             }
-            BrokerError::Fenced(reason) => self.leave_fenced(&reason),
-            BrokerError::OutOfRange(input) => {
+            Recovery::Rejoins(error) => {
+                tracing::warn!(%error, "joining the group again");
+                self.forget_deliveries();
+                self.backlog.clear();
+                self.paused.clear();
+            }
+            Recovery::Skipped(input) => {
                 tracing::error!(%input, "actions were deleted before they were delivered");
-                Ok(())
-            }
-            BrokerError::Unsendable { .. } | BrokerError::Gone(_) | BrokerError::Fatal(_) => {
-                Err(error.to_string())
             }
         }
+        Ok(())
     }
 
     /// Forgets what was read since the last commit, and keeps the assignment.
@@ -433,21 +408,6 @@ impl Consumer {
         self.parts.deliveries.forget_all();
         self.backlog.values_mut().for_each(VecDeque::clear);
         self.dead_letters.clear();
-        self.to_commit.clear();
-    }
-
-    /// Drops the member. The next turn joins the group again.
-    fn leave_fenced(&mut self, reason: &str) -> Result<(), String> {
-        if std::mem::replace(&mut self.was_fenced, true) {
-            return Err(format!(
-                "fenced again without a commit in between: {reason}; does another process have the same [application] instance?"
-            ));
-        }
-        tracing::warn!(reason, "fenced: joining the group again");
-        self.forget_deliveries();
-        self.backlog.clear();
-        self.paused.clear();
-        self.member = None;
-        Ok(())
+        self.group.to_commit.clear();
     }
 }

@@ -114,7 +114,7 @@ impl Delivery {
         let server = server.serve_probes(config, &registry, is_ready)?;
         let (stop, failed) = (shutdown.signal(), shutdown.clone());
         // The member is joined on its own thread, the only one that may use it.
-        let run = move || Consumer::new(parts).run(&stop);
+        let run = move || Consumer::new(parts).run(&stop).map_err(|error| error.to_string());
         let consumer = std::thread::Builder::new().name(GROUP.to_owned());
         let consumer = consumer.spawn(move || failed.stop_on_failure(run))?;
         Ok(Self { address, shutdown, consumer, server })

@@ -1,4 +1,5 @@
 //! Workers, standbys, and monitors of topics and of the lag: the threads that connect tasks to a broker, and the port to that broker.
+//! [`GroupConsumer`] is for threads of an application that read a topic without a topology.
 //!
 //! Start with [`Worker`] and [`WorkerParts::new`].
 //!
@@ -13,6 +14,7 @@ mod backlog;
 pub mod broker;
 mod error;
 mod from_topology;
+mod group_consumer;
 mod lag_monitor;
 mod quiet;
 mod restore;
@@ -23,6 +25,7 @@ mod topic_monitor;
 mod worker;
 
 pub use error::{Repartitioned, WorkerError};
+pub use group_consumer::{GroupConsumer, Recovery};
 pub use lag_monitor::LagMonitor;
 pub use standby::{Standby, StandbyParts};
 pub use status::{InputStatus, StatusBoard, TaskState, TaskStatus, WorkerStatus};
