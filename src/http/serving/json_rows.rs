@@ -15,8 +15,7 @@ use crate::{
     events::questionnaire::QuestionnaireSchema,
     http::{
         error::HttpError,
-        reasons::REASONS_MAX,
-        serving::{Row, invalid},
+        serving::{Row, columns, invalid},
     },
 };
 
@@ -51,7 +50,7 @@ pub(super) fn rows_of_json(
     };
     let rows = match (form.as_str(), rows) {
         ("dataframe_split", split) => rows_of_split(split)?,
-        ("inputs", Json::Object(columns)) => rows_of_columns(columns)?,
+        ("inputs", Json::Object(columns)) => rows_by_column(columns)?,
         (_, rows) => rows_of_records(&form, rows, schema)?,
     };
     Ok((rows, reasons))
@@ -68,15 +67,8 @@ fn reasons_of(params: Option<Json>) -> Result<Option<usize>, HttpError> {
             "there is no parameter `{unknown}` in `params`; there is reasons"
         )));
     }
-    let Some(most) = params.get("reasons").filter(|most| !most.is_null()) else { return Ok(None) };
-    let most = most.as_u64().filter(|most| (1..=REASONS_MAX).contains(most));
-    let most = most.and_then(|most| usize::try_from(most).ok());
-    match most {
-        Some(most) => Ok(Some(most)),
-        None => {
-            Err(invalid(format!("`params.reasons` must be a whole number from 1 to {REASONS_MAX}")))
-        }
-    }
+    let most = params.get("reasons").filter(|most| !most.is_null());
+    most.map(|most| columns::reasons_of("`params.reasons`", most)).transpose()
 }
 
 fn rows_of_split(split: Json) -> Result<Vec<Row>, HttpError> {
@@ -122,32 +114,15 @@ fn rows_of_records(
 }
 
 /// Rows of columns of the same length. A value that is no list is a column of one.
-fn rows_of_columns(columns: Map<String, Json>) -> Result<Vec<Row>, HttpError> {
-    let mut rows: Vec<Row> = Vec::new();
-    for (number, (name, values)) in columns.into_iter().enumerate() {
-        let values = match values {
-            Json::Array(values) => values,
-            one @ (Json::Null
-            | Json::Bool(_)
-            | Json::Number(_)
-            | Json::String(_)
-            | Json::Object(_)) => vec![one],
-        };
-        if number == 0 {
-            rows.resize_with(values.len(), Row::new);
-        } else if values.len() != rows.len() {
-            let message = format!(
-                "column `{name}` has {} values, and the columns before it have {}",
-                values.len(),
-                rows.len()
-            );
-            return Err(invalid(message));
+fn rows_by_column(columns: Map<String, Json>) -> Result<Vec<Row>, HttpError> {
+    let columns = columns.into_iter().map(|(name, values)| match values {
+        Json::Array(values) => Ok((name, values)),
+        one
+        @ (Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_)) => {
+            Ok((name, vec![one]))
         }
-        for (row, value) in rows.iter_mut().zip(values) {
-            row.insert(name.clone(), value);
-        }
-    }
-    Ok(rows)
+    });
+    columns::rows_of_columns("column", columns)
 }
 
 /// Checks that no column is there twice.

@@ -7,6 +7,7 @@
 //!                                                           └▶ with `serving.journal`: written as events first
 //! ```
 
+mod columns;
 mod formats;
 pub(super) mod invocations;
 mod json_rows;

@@ -26,10 +26,9 @@ use crate::{
         error::HttpError,
         json,
         parameters::Parameters,
-        reasons::REASONS_MAX,
         serving::{
-            AT_ONCE_BYTES_MAX, AT_ONCE_MAX, Row, ScoreRequest, Scored, champion, enabled, headers,
-            invalid, perhaps_elsewhere, tensors::Tensor,
+            AT_ONCE_BYTES_MAX, AT_ONCE_MAX, Row, ScoreRequest, Scored, champion, columns, enabled,
+            headers, invalid, perhaps_elsewhere, tensors::Tensor,
         },
     },
     processors::row_scorer::RowScorer,
@@ -251,40 +250,16 @@ fn split_of(headers: &HeaderMap) -> Result<Option<usize>, HttpError> {
 const OUTPUTS: [&str; 4] = ["label", "probabilities", "classes", "reasons"];
 
 fn reasons_of(parameters: &Map<String, Json>) -> Result<Option<usize>, HttpError> {
-    let Some(most) = parameters.get("reasons") else { return Ok(None) };
-    let most = most.as_u64().filter(|most| (1..=REASONS_MAX).contains(most));
-    let most = most.and_then(|most| usize::try_from(most).ok());
-    match most {
-        Some(most) => Ok(Some(most)),
-        None => {
-            let message =
-                format!("parameter `reasons` must be a whole number from 1 to {REASONS_MAX}");
-            Err(invalid(message))
-        }
-    }
+    let most = parameters.get("reasons");
+    most.map(|most| columns::reasons_of("parameter `reasons`", most)).transpose()
 }
 
 fn rows_of(inputs: Vec<Tensor>, mut binary: &[u8]) -> Result<Vec<Row>, HttpError> {
-    let mut rows: Vec<Row> = Vec::new();
-    for (number, tensor) in inputs.into_iter().enumerate() {
+    let columns = inputs.into_iter().map(|tensor| {
         let name = tensor.name.clone();
-        let values = tensor.values(&mut binary).map_err(invalid)?;
-        if number == 0 {
-            rows.resize_with(values.len(), Row::new);
-        } else if values.len() != rows.len() {
-            let message = format!(
-                "input `{name}` has {} rows, and the inputs before it have {}",
-                values.len(),
-                rows.len()
-            );
-            return Err(invalid(message));
-        }
-        for (row, value) in rows.iter_mut().zip(values) {
-            if row.insert(name.clone(), value).is_some() {
-                return Err(invalid(format!("input `{name}` is repeated")));
-            }
-        }
-    }
+        Ok((name, tensor.values(&mut binary).map_err(invalid)?))
+    });
+    let rows = columns::rows_of_columns("input", columns)?;
     if !binary.is_empty() {
         return Err(invalid("the body has more bytes than its inputs name"));
     }
