@@ -144,11 +144,13 @@ fn type_in_words(of: &Type, types: &BTreeMap<String, Declaration>) -> String {
         "bool" => "boolean",
         "char" => "character",
         "Secret" | "LazySecret" => "secret",
-        "Space" | "TableSettings" | "CompanionSettings" | "RawWebhook" | "RawEmail" | "RawRate"
-        | "RawQuietHours" => "section",
-        "AtMost" => "table",
-        name if types.get(name).is_some_and(|named| named.is_enum) => "choice",
-        name => panic!("the type {name} has no name for users"),
+        // Their keys are in a section of their own, and the docs of the key show them in one line.
+        "AtMost" | "RawRate" | "RawQuietHours" => "table",
+        name => match types.get(name) {
+            Some(named) if named.is_enum => "choice",
+            Some(_) => "section",
+            None => panic!("the type {name} has no name for users"),
+        },
     };
     words.to_owned()
 }
@@ -202,17 +204,20 @@ fn in_json_section<'v>(section: &'v Json, name: &str) -> Option<&'v Json> {
     section.get(0).unwrap_or(section).get(name)
 }
 
-fn is_required(path: &str) -> bool {
+/// Whether `REQUIRED` has a value at `path` that satisfies `is_it`.
+fn required_is(path: &str, is_it: impl FnOnce(&toml::Value) -> bool) -> bool {
     let required: toml::Value = toml::from_str(REQUIRED).unwrap();
-    let is_value =
-        |value: &toml::Value| !value.is_table() && value.get(0).is_none_or(|one| !one.is_table());
-    pointed(&required, path, in_toml_section).is_some_and(is_value)
+    pointed(&required, path, in_toml_section).is_some_and(is_it)
+}
+
+fn is_required(path: &str) -> bool {
+    let is_table = toml::Value::is_table;
+    required_is(path, |value| !is_table(value) && value.get(0).is_none_or(|one| !is_table(one)))
 }
 
 /// Whether a section is one of a list: `[[section]]`.
 fn is_list(section: &str) -> bool {
-    let required: toml::Value = toml::from_str(REQUIRED).unwrap();
-    pointed(&required, section, in_toml_section).is_some_and(toml::Value::is_array)
+    required_is(section, toml::Value::is_array)
 }
 
 fn page(sections: &[Section], types: &BTreeMap<String, Declaration>) -> String {
@@ -237,6 +242,10 @@ fn page(sections: &[Section], types: &BTreeMap<String, Declaration>) -> String {
             let default = match default {
                 _ if is_required(path) => "required".to_owned(),
                 _ if kind == "section" || kind == "list of sections" => "none".to_owned(),
+                // It is in `REQUIRED` for the keys in it.
+                _ if kind == "table" && required_is(path, toml::Value::is_table) => {
+                    "unset".to_owned()
+                }
                 None | Some(Json::Null) => "unset".to_owned(),
                 Some(value) => format!("`{}`", in_toml(value)),
             };
