@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use crate::config::{
     ConfigError, LazySecret, Secret, check, error,
     keys::nearest,
-    raw_delivery,
-    raw_delivery::{RawDelivery, RawQuietHours, RawRate, SmtpTls},
+    raw_delivery::{RawDelivery, RawEmail, RawQuietHours, RawRate, RawWebhook, SmtpTls},
     secret,
     source::Sources,
 };
@@ -37,6 +36,8 @@ pub struct ChannelSettings {
     pub name: String,
     /// The rules whose actions are delivered; none: every rule.
     pub rules: Option<Vec<String>>,
+    /// The time limit of one attempt.
+    pub timeout: Duration,
     /// Time from the first attempt in which a failed delivery is repeated.
     pub retry_for: Duration,
     /// Time after the due time from which an action is not delivered.
@@ -81,7 +82,6 @@ pub struct WebhookSettings {
     pub secret: Option<LazySecret>,
     pub headers: BTreeMap<String, LazySecret>,
     pub ca_file: Option<PathBuf>,
-    pub timeout: Duration,
     /// The source and the section, for errors at the start.
     pub named: String,
 }
@@ -99,7 +99,6 @@ pub struct EmailSettings {
     pub subject: String,
     pub body: String,
     pub is_html: bool,
-    pub timeout: Duration,
     /// The source and the section, for errors at the start.
     pub named: String,
 }
@@ -181,34 +180,31 @@ impl At<'_> {
         Ok(())
     }
 
-    fn channel(&self, raw: ChannelKeys) -> Result<ChannelSettings, ConfigError> {
-        if raw.rules.as_ref().is_some_and(Vec::is_empty) {
+    /// Checks what each kind of channel has.
+    fn checked(&self, channel: ChannelSettings) -> Result<ChannelSettings, ConfigError> {
+        if channel.rules.as_ref().is_some_and(Vec::is_empty) {
             return self.refuse("actions", "it is empty: name rules, or remove it");
         }
-        let mut rules = raw.rules.iter().flatten();
+        let mut rules = channel.rules.iter().flatten();
         if let Some(rule) = rules.find(|rule| !self.rules.contains(&rule.as_str())) {
-            let near = nearest(rule, self.rules.iter().map(|known| (*known, *known)));
-            let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            let near = did_you_mean(rule, self.rules.iter().copied());
             return self.refuse("actions", &format!("there is no rule {rule:?}{near}"));
         }
-        if !(1..=CONNECTIONS_MAX).contains(&raw.connections_max) {
-            let problem =
-                format!("it is {}: from 1 to {CONNECTIONS_MAX} are possible", raw.connections_max);
+        let connections = channel.connections_max;
+        if !(1..=CONNECTIONS_MAX).contains(&connections) {
+            let problem = format!("it is {connections}: from 1 to {CONNECTIONS_MAX} are possible");
             return self.refuse("connections_max", &problem);
         }
-        for (key, time) in [("timeout", raw.timeout), ("expires", raw.expires)] {
+        for (key, time) in [("timeout", channel.timeout), ("expires", channel.expires)] {
             if time.as_millis() == 0 {
                 return self.refuse(key, "it must be at least 1 ms");
             }
         }
-        let rate = raw.rate.map(|rate| self.rate(rate)).transpose()?;
-        let quiet_hours = raw.quiet_hours.map(|hours| self.quiet_hours(&hours)).transpose()?;
-        let ChannelKeys { name, rules, retry_for, expires, connections_max, .. } = raw;
-        Ok(ChannelSettings { name, rules, retry_for, expires, connections_max, rate, quiet_hours })
+        Ok(channel)
     }
 
-    fn rate(&self, rate: RawRate) -> Result<Rate, ConfigError> {
-        let RawRate { times, per } = rate;
+    fn rate(&self, rate: Option<RawRate>) -> Result<Option<Rate>, ConfigError> {
+        let Some(RawRate { times, per }) = rate else { return Ok(None) };
         if !(1..=RATE_TIMES_MAX).contains(&times) {
             let problem = format!("it is {times}: from 1 to {RATE_TIMES_MAX} are possible");
             return self.refuse("rate.times", &problem);
@@ -216,10 +212,11 @@ impl At<'_> {
         if per.as_millis() == 0 {
             return self.refuse("rate.per", "it must be at least 1 ms");
         }
-        Ok(Rate { times, per })
+        Ok(Some(Rate { times, per }))
     }
 
-    fn quiet_hours(&self, hours: &RawQuietHours) -> Result<QuietHours, ConfigError> {
+    fn quiet_hours(&self, hours: Option<RawQuietHours>) -> Result<Option<QuietHours>, ConfigError> {
+        let Some(hours) = hours else { return Ok(None) };
         let time = |key, text: &str| match minutes(text) {
             Some(minutes) => Ok(minutes),
             None => self.refuse(key, &format!("{text:?} is not a time such as \"20:00\"")),
@@ -233,23 +230,17 @@ impl At<'_> {
             let problem = format!("{:?} is not a difference such as \"+01:00\"", hours.zone);
             return self.refuse("quiet_hours.zone", &problem);
         };
-        Ok(QuietHours { from, to, zone })
+        Ok(Some(QuietHours { from, to, zone }))
     }
 }
 
-/// The keys that each kind of channel has.
-struct ChannelKeys {
-    name: String,
-    rules: Option<Vec<String>>,
-    timeout: Duration,
-    retry_for: Duration,
-    expires: Duration,
-    connections_max: usize,
-    rate: Option<RawRate>,
-    quiet_hours: Option<RawQuietHours>,
+/// The end of a problem with a name that is not one of `known`: the nearest one, if there is one.
+fn did_you_mean<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> String {
+    let near = nearest(name, known.map(|known| (known, known)));
+    near.map_or(String::new(), |near| format!("; did you mean {near:?}?"))
 }
 
-impl raw_delivery::RawWebhook {
+impl RawWebhook {
     fn settings(self, at: &At<'_>) -> Result<WebhookSettings, ConfigError> {
         if let Some(Err(problem)) = self.url.text().map(check_url) {
             return at.refuse("url", problem);
@@ -258,29 +249,28 @@ impl raw_delivery::RawWebhook {
         if secret.is_some_and(|secret| secret.reveal().is_empty()) {
             return at.refuse("secret", "it is empty");
         }
-        let channel = ChannelKeys {
+        let channel = ChannelSettings {
             name: self.name,
             rules: self.actions,
             timeout: self.timeout,
             retry_for: self.retry_for,
             expires: self.expires,
             connections_max: self.connections_max,
-            rate: self.rate,
-            quiet_hours: self.quiet_hours,
+            rate: at.rate(self.rate)?,
+            quiet_hours: at.quiet_hours(self.quiet_hours)?,
         };
         Ok(WebhookSettings {
-            channel: at.channel(channel)?,
+            channel: at.checked(channel)?,
             url: self.url,
             secret: self.secret,
             headers: self.headers,
             ca_file: self.ca_file,
-            timeout: self.timeout,
             named: at.named(),
         })
     }
 }
 
-impl raw_delivery::RawEmail {
+impl RawEmail {
     fn settings(
         self,
         answers: &QuestionnaireSchema,
@@ -289,8 +279,7 @@ impl raw_delivery::RawEmail {
         let mut questions = answers.questions().iter();
         let Some(to) = questions.position(|question| question.name == self.to) else {
             let names = answers.questions().iter().map(|question| question.name.as_str());
-            let near = nearest(&self.to, names.map(|known| (known, known)));
-            let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            let near = did_you_mean(&self.to, names);
             let problem = format!("the event schema has no answer {:?}{near}", self.to);
             return at.refuse("to", &problem);
         };
@@ -302,18 +291,18 @@ impl raw_delivery::RawEmail {
         if let Some(Err(problem)) = self.smtp.text().map(|smtp| smtp_server(smtp, self.tls)) {
             return at.refuse("smtp", problem);
         }
-        let channel = ChannelKeys {
+        let channel = ChannelSettings {
             name: self.name,
             rules: self.actions,
             timeout: self.timeout,
             retry_for: self.retry_for,
             expires: self.expires,
             connections_max: self.connections_max,
-            rate: self.rate,
-            quiet_hours: self.quiet_hours,
+            rate: at.rate(self.rate)?,
+            quiet_hours: at.quiet_hours(self.quiet_hours)?,
         };
         Ok(EmailSettings {
-            channel: at.channel(channel)?,
+            channel: at.checked(channel)?,
             smtp: self.smtp,
             tls: self.tls,
             ca_file: self.ca_file,
@@ -322,7 +311,6 @@ impl raw_delivery::RawEmail {
             subject: self.subject,
             body: self.body,
             is_html: self.html,
-            timeout: self.timeout,
             named: at.named(),
         })
     }

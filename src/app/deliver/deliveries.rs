@@ -407,6 +407,7 @@ mod tests {
         ChannelSettings {
             name: name.to_owned(),
             rules: None,
+            timeout: SECOND,
             retry_for: HOUR,
             expires: HOUR * 24,
             connections_max: 4,

@@ -89,7 +89,7 @@ impl Email {
         let transport = transport(settings);
         Ok(Self {
             transport: transport.with_context(|| named.clone())?,
-            timeout: settings.timeout,
+            timeout: settings.channel.timeout,
             templates,
             id_domain: format!("{}.{}", settings.channel.name, from.email.domain()),
             from,
@@ -206,7 +206,7 @@ fn transport(settings: &EmailSettings) -> anyhow::Result<AsyncSmtpTransport<Toki
     let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
         .port(server.port)
         .tls(tls)
-        .timeout(Some(settings.timeout));
+        .timeout(Some(settings.channel.timeout));
     if let Some((user, password)) = &server.credentials {
         builder = builder.credentials(Credentials::new(user.clone(), password.reveal().to_owned()));
     }

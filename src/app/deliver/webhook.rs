@@ -73,7 +73,7 @@ impl Webhook {
             .default_headers(headers)
             .user_agent(concat!("foretell/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
-            .timeout(settings.timeout)
+            .timeout(settings.channel.timeout)
             .pool_max_idle_per_host(settings.channel.connections_max);
         if let Some(path) = &settings.ca_file {
             let refuse =
@@ -193,6 +193,7 @@ mod tests {
             channel: ChannelSettings {
                 name: "crm".to_owned(),
                 rules: None,
+                timeout,
                 retry_for: SOON,
                 expires: SOON,
                 connections_max: 1,
@@ -203,7 +204,6 @@ mod tests {
             secret: Some(LazySecret::new("hunter2")),
             headers: [("Authorization".to_owned(), LazySecret::new("Bearer t0ken"))].into(),
             ca_file: None,
-            timeout,
             named: "x.toml:1: [[delivery.webhooks]]".to_owned(),
         }
     }
