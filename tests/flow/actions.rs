@@ -1,30 +1,24 @@
-//! Actions: every key of a rule, timers, cancellation, the control share, and what examples say about them.
+//! Actions: every key of a rule, timers, the control share, and rules that change. `cancelled_actions` is about what cancels them,
+//! `acted_examples` about what examples say of them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use foretell::{
     events::{
         action::{Action, ActionState},
-        labelled_example::LabelledExample,
         reply::{Predicted, ReplyResult},
         respondent::RespondentAction,
     },
-    processors::{
-        actions::{After, AtMost, CancelOn, RuleSettings, is_control},
-        outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
-    },
+    processors::actions::{After, AtMost, CancelOn, RuleSettings, is_control},
 };
-use foretell_streams::{
-    record::{OutputRecord, Topic},
-    time::EventTime,
-};
+use foretell_streams::{record::OutputRecord, time::EventTime};
 use serde_json::json;
 
 use crate::{
     fixture::{EPOCH_MS, NOW, second_model},
     identity::asks,
     respondents,
-    scored::{GAP, GRACE, Operation, Scored, Settings, WINDOW, header, outcome, time_is, visit},
+    scored::{GRACE, Operation, Scored, Settings, header, outcome, time_is, visit},
 };
 
 /// A rule with the defaults of the configuration.
@@ -40,15 +34,15 @@ pub(crate) fn rule(name: &str, when: &str) -> RuleSettings {
     }
 }
 
-fn call() -> RuleSettings {
+pub(crate) fn call() -> RuleSettings {
     rule("call", "answers.visits >= 3")
 }
 
-fn later(seconds: u64) -> After {
+pub(crate) fn later(seconds: u64) -> After {
     After::EventTime(Duration::from_secs(seconds))
 }
 
-fn wall(seconds: u64) -> After {
+pub(crate) fn wall(seconds: u64) -> After {
     After::Wall(Duration::from_secs(seconds))
 }
 
@@ -56,11 +50,11 @@ fn often() -> AtMost {
     AtMost { times: 100, per: Duration::from_secs(1) }
 }
 
-fn settings(rules: &[RuleSettings]) -> Settings {
+pub(crate) fn settings(rules: &[RuleSettings]) -> Settings {
     Settings { rules: rules.to_vec(), ..Settings::default() }
 }
 
-fn started(rules: &[RuleSettings]) -> Scored {
+pub(crate) fn started(rules: &[RuleSettings]) -> Scored {
     let mut scored = Scored::new(&settings(rules));
     // The first interval of the time of day begins.
     scored.driver.advance(Duration::ZERO).unwrap();
@@ -68,7 +62,7 @@ fn started(rules: &[RuleSettings]) -> Scored {
 }
 
 /// A line for each action since the last call: due times in seconds of event time, or after `now`.
-fn lines(scored: &mut Scored) -> Vec<String> {
+pub(crate) fn lines(scored: &mut Scored) -> Vec<String> {
     let line = |action: Action| {
         let due = match (action.due.0 - NOW.0) / 1_000 {
             at if at >= 0 => format!("now+{at}"),
@@ -82,16 +76,11 @@ fn lines(scored: &mut Scored) -> Vec<String> {
 }
 
 /// Applies operations to an instance with these rules, and expects these actions.
-fn check(rules: &[RuleSettings], happens: &[Operation], expected: &[&str]) -> Scored {
+pub(crate) fn check(rules: &[RuleSettings], happens: &[Operation], expected: &[&str]) -> Scored {
     let mut scored = started(rules);
     happens.iter().for_each(|operation| scored.apply(operation));
     assert_eq!(lines(&mut scored), expected, "{happens:?}");
     scored
-}
-
-/// An event without all answers, which is not scored.
-fn page(who: &'static str, at: i64) -> Operation {
-    Operation::Event(who, at, json!({"minutes": 1.0}))
 }
 
 #[test]
@@ -254,81 +243,6 @@ fn an_event_ahead_of_the_clock_does_not_delay_its_action() {
 }
 
 #[test]
-fn each_cause_cancels_what_names_it() {
-    let cancelled = |cancel_on: &[CancelOn], then: &[Operation]| {
-        let soon = RuleSettings { after: later(10), cancel_on: cancel_on.to_vec(), ..call() };
-        let mut scored = started(&[soon]);
-        [&[visit("ann", 0)], then, &[time_is(50)]]
-            .concat()
-            .iter()
-            .for_each(|one| scored.apply(one));
-        lines(&mut scored)
-    };
-    let (done, undone) = ("requested call ann@0 due 10", "cancelled call ann@0 due 10");
-    let all = [CancelOn::Outcome, CancelOn::Event, CancelOn::BetterPrediction];
-    // Neither scored nor repeated.
-    assert_eq!(cancelled(&[CancelOn::Event], &[page("ann", 5)]), [undone]);
-    assert_eq!(
-        cancelled(&[CancelOn::Outcome, CancelOn::BetterPrediction], &[page("ann", 5)]),
-        [done]
-    );
-    assert_eq!(
-        cancelled(&all, &[visit("ann", 0), page("bob", 5), outcome("bob", 6, "no")]),
-        [done]
-    );
-    assert_eq!(cancelled(&[CancelOn::Outcome], &[outcome("ann", 5, "no")]), [undone]);
-    assert_eq!(cancelled(&[CancelOn::Event], &[outcome("ann", 5, "no")]), [done]);
-    // One that is not joined with the prediction that caused the action: later and earlier than its window.
-    let outcomes = |at: i64| {
-        let soon = RuleSettings { after: later(110), cancel_on: vec![CancelOn::Outcome], ..call() };
-        let mut scored = started(&[soon]);
-        let happens = [visit("ann", 0), outcome("ann", at, "no"), time_is(110)];
-        happens.iter().for_each(|one| scored.apply(one));
-        lines(&mut scored)
-    };
-    let (slow, unslow) = ("requested call ann@0 due 110", "cancelled call ann@0 due 110");
-    assert_eq!(outcomes(WINDOW), [unslow]);
-    assert_eq!(outcomes(-WINDOW), [unslow]);
-    assert_eq!(outcomes(WINDOW + 1), [slow]);
-    assert_eq!(outcomes(-WINDOW - 1), [slow]);
-    // An outcome that becomes a dead letter cancels nothing.
-    assert_eq!(cancelled(&all, &[outcome("ann", 5, "perhaps")]), [done]);
-    // The next prediction cancels, and the rule is evaluated again.
-    let again = "requested call ann@5 due 15";
-    assert_eq!(cancelled(&[CancelOn::BetterPrediction], &[visit("ann", 5)]), [undone, again]);
-    assert_eq!(cancelled(&[CancelOn::Event], &[visit("ann", 5)]), [undone, again]);
-    let worse = Operation::Event("ann", 5, json!({"visits": 1, "done": true}));
-    assert_eq!(cancelled(&[CancelOn::BetterPrediction], std::slice::from_ref(&worse)), [undone]);
-    // Without it, the pending action is done, and the rule is not requested again.
-    assert_eq!(cancelled(&[], &[visit("ann", 5)]), [done]);
-    assert_eq!(cancelled(&[CancelOn::Outcome], &[worse]), [done]);
-    // A prediction for an earlier event is not a later one.
-    assert_eq!(cancelled(&[CancelOn::BetterPrediction], &[visit("ann", -5)]), [done]);
-}
-
-/// The session ends by itself, or with the event of the respondent who returns.
-#[test]
-fn a_respondent_who_returns_cancels_the_action_about_the_session_that_they_left() {
-    let left = rule("call", "trigger == 'session_end'");
-    let left = RuleSettings { after: later(20), cancel_on: vec![CancelOn::Event], ..left };
-    let settings = Settings { at_session_end: true, ..settings(&[left]) };
-    let check = |returns: i64, between: &[Operation], expected: &str| {
-        let mut scored = Scored::new(&settings);
-        scored.apply(&page("ann", 0));
-        between.iter().for_each(|one| scored.apply(one));
-        scored.apply(&page("ann", returns));
-        scored.apply(&time_is(returns + 5));
-        assert_eq!(lines(&mut scored), [expected], "{between:?}");
-    };
-    let ended = time_is(GAP + 5);
-    for between in [&[][..], &[ended]] {
-        let due = format!("call ann@{GAP} due {}", GAP + 20);
-        check(GAP + 10, between, &format!("cancelled {due}"));
-        check(GAP + 25, between, &format!("requested {due}"));
-    }
-}
-
-#[test]
 fn a_caller_gets_the_actions_that_its_event_caused() {
     let mail = RuleSettings { after: later(10), ..rule("mail", "true") };
     let never = rule("never", "false");
@@ -355,90 +269,6 @@ fn a_caller_gets_the_actions_that_its_event_caused() {
     let done = (mailed, "requested", time(11));
     assert_eq!(shown(&known), [(called, "requested", time(1)), done]);
     assert_eq!(known[0].action_id, actions[0].action_id);
-}
-
-#[test]
-fn a_cancelled_action_has_its_idempotency_key_and_says_why() {
-    let cancel_on = vec![CancelOn::Outcome, CancelOn::Event, CancelOn::BetterPrediction];
-    let soon = RuleSettings { after: later(10), cancel_on, ..call() };
-    let reason = |then: Operation| {
-        let mut scored = started(std::slice::from_ref(&soon));
-        scored.apply(&visit("ann", 0));
-        scored.apply(&then);
-        scored.actions().swap_remove(0).reason
-    };
-    assert_eq!(reason(outcome("ann", 1, "no")), "an outcome came");
-    assert_eq!(reason(page("ann", 1)), "another event came");
-    let id = |then: &[Operation]| {
-        let mut scored = started(std::slice::from_ref(&soon));
-        [&[visit("ann", 0)], then].concat().iter().for_each(|one| scored.apply(one));
-        scored.actions().swap_remove(0).action_id
-    };
-    assert_eq!(id(&[page("ann", 1)]), id(&[time_is(10)]));
-}
-
-#[test]
-fn a_respondent_shows_the_cancelled_actions_and_why_for_as_long_as_those_that_were_due() {
-    let cancel_on = vec![CancelOn::Outcome, CancelOn::Event];
-    let soon = RuleSettings { after: later(10), cancel_on, ..call() };
-    let shown = |scored: &mut Scored| -> Vec<String> {
-        let known = respondents::answer(scored, "ann").actions;
-        let lines = known.iter().map(|action| {
-            let due = (action.due.0 - EPOCH_MS) / 1_000;
-            let why = action.cancelled.as_deref().unwrap_or("-");
-            format!("{} {} due {due}: {why}", action.state(), action.rule)
-        });
-        lines.collect()
-    };
-    let mut scored = started(std::slice::from_ref(&soon));
-    for one in [visit("ann", 0), page("ann", 1), visit("ann", 2)] {
-        scored.apply(&one);
-    }
-    let cancelled = "cancelled call due 10: another event came";
-    assert_eq!(shown(&mut scored), [cancelled, "pending call due 12: -"]);
-    scored.apply(&Operation::Restart);
-    assert_eq!(shown(&mut scored), [cancelled, "pending call due 12: -"], "after a restart");
-    scored.apply(&time_is(12));
-    assert_eq!(shown(&mut scored), [cancelled, "requested call due 12: -"]);
-    let mut held_out = started(&[RuleSettings { control: 1.0 - 1e-9, ..soon.clone() }]);
-    [visit("ann", 0), outcome("ann", 1, "no")].iter().for_each(|one| held_out.apply(one));
-    let answer = respondents::answer(&mut held_out, "ann").actions;
-    assert!(answer[0].is_control, "one that would have been held out");
-    assert_eq!(answer[0].cancelled.as_deref(), Some("an outcome came"));
-
-    // The newest twenty of a respondent, for the window or twice the period, and grace.
-    let often = AtMost { times: 100, per: Duration::from_secs(60) };
-    let mut scored = started(&[RuleSettings { at_most: often, ..soon }]);
-    for at in 0..47 {
-        scored.apply(&visit("ann", at));
-    }
-    let lines = shown(&mut scored);
-    let cancelled = lines.iter().filter(|line| line.starts_with("cancelled "));
-    let cancelled: Vec<&String> = cancelled.collect();
-    assert_eq!(cancelled.len(), 20, "{lines:?}");
-    assert!(cancelled[0].contains("due 36: ") && cancelled[19].contains("due 55: "), "{lines:?}");
-    scored.apply(&time_is(46 + 2 * 60 + GRACE + 1));
-    scored.driver.advance(Duration::from_secs(1)).unwrap();
-    assert!(shown(&mut scored).iter().all(|line| !line.starts_with("cancelled ")));
-    scored.apply(&Operation::Commit);
-    let changelog = Topic::new("shop-scoring-cancelled-actions-changelog");
-    let changelog = scored.driver.changelog(&changelog);
-    let kept: BTreeMap<_, _> =
-        changelog.iter().map(|record| (&record.key, &record.value)).collect();
-    assert!(kept.values().all(|value| value.is_none()), "the store is empty");
-}
-
-#[test]
-fn what_was_due_before_a_record_is_done_before_it_cancels() {
-    let cancel_on = vec![CancelOn::Outcome, CancelOn::Event, CancelOn::BetterPrediction];
-    let soon = RuleSettings { after: later(10), cancel_on, ..call() };
-    let done = "requested call ann@0 due 10";
-    let expect =
-        |then: Operation| check(std::slice::from_ref(&soon), &[visit("ann", 0), then], &[done]);
-    expect(page("ann", 10));
-    expect(outcome("ann", 30, "yes"));
-    // By the maximum of one in a week, it is not requested again.
-    expect(visit("ann", 30));
 }
 
 #[test]
@@ -476,24 +306,6 @@ fn late_events_have_no_more_actions_than_others() {
     assert_eq!(lines(&mut scored), [""; 0]);
     scored.apply(&visit("bob", late));
     assert_eq!(lines(&mut scored).len(), 1);
-}
-
-#[test]
-fn an_outcome_between_stream_time_and_the_clock_is_before_an_action_by_the_clock() {
-    let now = (NOW.0 - EPOCH_MS) / 1_000;
-    let acted_at = |outcome_at: i64| {
-        let mut scored = started(&[RuleSettings { after: wall(10), ..call() }]);
-        scored.apply(&visit("ann", now - 50));
-        scored.driver.advance(Duration::from_secs(10)).unwrap();
-        assert_eq!(lines(&mut scored).len(), 1);
-        scored.driver.advance(Duration::from_secs(30)).unwrap();
-        scored.apply(&outcome("ann", outcome_at, "yes"));
-        let known = respondents::answer(&mut scored, "ann").actions;
-        assert_eq!(known[0].due, EventTime(NOW.0 + 10_000));
-        acted(&scored.examples()[0])
-    };
-    assert_eq!(acted_at(now + 9), [""; 0]);
-    assert_eq!(acted_at(now + 10), [format!("call done @{}", now + 10)]);
 }
 
 #[test]
@@ -613,109 +425,6 @@ fn a_version_follows_from_the_settings() {
         let (version, id) = version(other);
         assert!(version != first.0 && id != first.1, "{shown}");
     }
-}
-
-/// The rule, whether it was done, and the second, for each action of an example.
-fn acted(example: &LabelledExample) -> Vec<String> {
-    let line = |one: foretell::events::action::ExampleActionRef<'_>| {
-        let at = (one.acted_at.0 - EPOCH_MS) / 1_000;
-        format!("{} {} @{at}", one.rule, if one.acted { "done" } else { "held out" })
-    };
-    example.actions.iter().map(line).collect()
-}
-
-#[test]
-fn an_example_has_the_actions_between_its_prediction_and_its_outcome() {
-    let rules = [RuleSettings { after: later(10), ..rule("soon", "true") }, call()];
-    let examples = |settings: Settings, happens: &[Operation]| {
-        let mut scored = Scored::new(&settings);
-        happens.iter().for_each(|operation| scored.apply(operation));
-        scored.examples().iter().map(acted).collect::<Vec<_>>()
-    };
-    let of = |happens: &[Operation]| examples(settings(&rules), happens);
-    let (now, soon) = ("call done @0", "soon done @10");
-    assert_eq!(of(&[visit("ann", 0), outcome("ann", 9, "yes")]), [[now]]);
-    assert_eq!(of(&[visit("ann", 0), outcome("ann", 10, "yes")]), [[now, soon]]);
-    // An outcome that waits for its prediction, and one that is earlier.
-    assert_eq!(of(&[outcome("ann", 5, "yes"), visit("ann", 0)]), [[now]]);
-    assert_eq!(of(&[visit("ann", 0), outcome("ann", -5, "yes")]), [[""; 0]]);
-    // A correction has those up to its own outcome.
-    let last = Settings { conflict: ConflictPolicy::Last, ..settings(&rules) };
-    let happens = [visit("ann", 0), outcome("ann", 5, "yes"), outcome("ann", 20, "no")];
-    assert_eq!(examples(last, &happens), [vec![now], vec![now, soon]]);
-    // By policy, those within the window.
-    let unlabelled = UnlabelledPolicy::Label("no".to_owned());
-    let closed = WINDOW + GRACE + 50;
-    let happens = [visit("ann", 0), time_is(closed), time_is(closed + 10)];
-    assert_eq!(examples(Settings { unlabelled, ..settings(&rules) }, &happens), [[now, soon]]);
-    // If every prediction is learned from, each has its own.
-    let at_most = AtMost { times: 5, per: Duration::from_secs(60) };
-    let rules = [RuleSettings { at_most, ..call() }];
-    let every = Settings { learn_from: LearnFrom::Every, ..settings(&rules) };
-    let happens = [visit("ann", 0), visit("ann", 3), outcome("ann", 9, "yes")];
-    assert_eq!(examples(every, &happens), [["call done @0"], ["call done @3"]]);
-    assert_eq!(examples(settings(&rules), &happens), [["call done @0", "call done @3"]]);
-    // Held out.
-    let all = RuleSettings { control: 0.999_999, ..call() };
-    let happens = [visit("ann", 0), outcome("ann", 9, "yes")];
-    assert_eq!(examples(settings(&[all]), &happens), [["call held out @0"]]);
-}
-
-#[test]
-fn a_correction_says_which_label_it_replaces() {
-    let last = Settings { conflict: ConflictPolicy::Last, ..Settings::default() };
-    let mut scored = Scored::new(&last);
-    for operation in [visit("ann", 0), outcome("ann", 5, "yes"), outcome("ann", 9, "no")] {
-        scored.apply(&operation);
-    }
-    scored.apply(&outcome("ann", 11, "yes"));
-    let replaced = |one: LabelledExample| (one.label, one.replaced);
-    let found: Vec<_> = scored.examples().into_iter().map(replaced).collect();
-    let text = |text: &str| text.to_owned();
-    let expected =
-        [(text("yes"), None), (text("no"), Some(text("yes"))), (text("yes"), Some(text("no")))];
-    assert_eq!(found, expected);
-}
-
-#[test]
-fn the_actions_of_a_respondent_are_bounded() {
-    let often = AtMost { times: 100, per: Duration::from_secs(1) };
-    let mut scored = started(&[RuleSettings { at_most: often, reasons: 0, ..call() }]);
-    for at in 0..150 {
-        scored.apply(&Operation::Event(
-            "ann",
-            0,
-            json!({"id": format!("{at}"), "visits": 3, "done": true}),
-        ));
-    }
-    assert_eq!(scored.actions().len(), 100);
-    for at in 2..90 {
-        scored.apply(&visit("ann", at));
-    }
-    scored.apply(&outcome("ann", 90, "yes"));
-    let example = scored.examples().pop().unwrap();
-    assert_eq!(example.actions.iter().len(), 100);
-    assert_eq!(acted(&example).last().unwrap(), "call done @89");
-}
-
-#[test]
-fn what_was_done_is_removed_when_nothing_needs_it_any_more() {
-    let per = Duration::from_secs(60);
-    let mut scored = check(
-        &[RuleSettings { at_most: AtMost { times: 1, per }, ..call() }],
-        &[visit("ann", 0)],
-        &["requested call ann@0 due 0"],
-    );
-    let removed = |scored: &mut Scored| {
-        scored.apply(&Operation::Commit);
-        let changelog = foretell_streams::record::Topic::new("shop-scoring-acted-changelog");
-        scored.driver.changelog(&changelog).iter().any(|record| record.value.is_none())
-    };
-    // A late event may need it.
-    scored.apply(&time_is(2 * 60 + GRACE));
-    assert!(!removed(&mut scored));
-    scored.apply(&time_is(2 * 60 + GRACE + 6));
-    assert!(removed(&mut scored));
 }
 
 /// The model that made a prediction explains it, also if another serves when the action is due.

@@ -39,7 +39,7 @@ use prometheus::Registry;
 use crate::{
     fixture::{EPOCH_MS, Fixture, NOW, first_model, second_model},
     formats::{leave, left},
-    quality,
+    quality_instance,
     scored::{decoded, encoded},
 };
 
@@ -107,9 +107,9 @@ fn topology(fixture: &Fixture, registry: &Registry) -> (Topology, JobChannels) {
         metrics,
         serving: Serving::default(),
         trainer: trainer.clone(),
-        quality: quality::settings(),
+        quality: quality_instance::settings(),
         quality_board: QualityBoard::default(),
-        uplift: quality::no_rules(),
+        uplift: quality_instance::no_rules(),
         uplift_board: UpliftBoard::default(),
     });
     (topology, JobChannels { trainer, asked, results })

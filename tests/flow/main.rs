@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+mod acted_examples;
 mod action_histories;
 mod actions;
 mod bad_input;
+mod cancelled_actions;
 mod challenger;
 mod drawings;
 mod evolution;
@@ -16,6 +18,8 @@ mod join;
 mod learning;
 mod outcomes;
 mod quality;
+mod quality_formats;
+mod quality_instance;
 mod recovery;
 mod respondents;
 mod scored;

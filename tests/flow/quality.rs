@@ -1,264 +1,35 @@
-//! Drift and live quality: the scoring topology's predictions, labels and summaries, passed to the learning topology.
+//! Drift and live quality: alerts, windows, and the labels that count.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use foretell::{
     events::{
         action::ExampleActions,
         answered::ClassProbability,
-        command::{Command, CommandKind},
+        command::CommandKind,
         labelled_example::{ExampleOrigin, ExamplePrediction, LabelledExample},
         model::Model,
         quality::Quality,
     },
     processors::{
-        learning::{
-            job::{Job, JobFailure, JobResult},
-            outputs::records_of,
-            rules::Rules,
-            trainer::{Progress, Trainer, Work},
-        },
-        metrics::ApplicationMetrics,
-        model_table::{CHALLENGER, ModelTable, Serving},
-        quality::{AlertCause, QualityBoard, QualitySettings, QualityStatus},
-        topology::{LearningParts, learning},
-        uplift::{UpliftBoard, UpliftSettings},
+        learning::outputs::records_of,
+        model_table::CHALLENGER,
+        quality::{AlertCause, QualitySettings, QualityStatus},
     },
 };
-use foretell_ml::{Example, ModelBundle, Probabilities, TrainingSet, Value, drift::Profile};
-use foretell_streams::{
-    local::TopologyDriver,
-    metrics::StreamsMetrics,
-    record::{OutputRecord, Topic},
-    time::{EventTime, ManualClock},
-    topology::Topology,
-};
-use prometheus::Registry;
-use serde_json::{Value as Json, json};
+use foretell_ml::{Example, ModelBundle, Value};
+use foretell_streams::time::EventTime;
 
 use crate::{
-    fixture::{EPOCH_MS, Fixture, NOW, examples, first_model, profiled_model, second_model},
-    formats::{bytes, golden, hex, leave, left},
-    scored::{GRACE, QUALITY_WINDOW, Scored, Settings, WINDOW, decoded, encoded},
+    fixture::{EPOCH_MS, NOW, examples, first_model, profiled_model, second_model},
+    quality_instance::{Live, answers_of, settings, true_label, unlabelled},
+    scored::{QUALITY_WINDOW, encoded},
 };
-
-/// Labels and predictions from which the tests judge.
-const ENOUGH: u64 = 300;
-/// Events of a second.
-const EVENTS_A_SECOND: i64 = 10;
-
-pub(crate) fn settings() -> QualitySettings {
-    QualitySettings {
-        window: Duration::from_secs(QUALITY_WINDOW.unsigned_abs()),
-        labels_within: Duration::from_secs((WINDOW + GRACE).unsigned_abs()),
-        psi_alert: 0.25,
-        log_loss_alert: 0.1,
-        labels_min: ENOUGH,
-        predictions_min: ENOUGH,
-        retrain_on_drift: false,
-    }
-}
-
-/// The settings of uplift without rules.
-pub(crate) fn no_rules() -> UpliftSettings {
-    UpliftSettings { rules: Vec::new(), classes: crate::fixture::classes(&["no", "yes"]) }
-}
-
-/// Never trains.
-struct NoTraining;
-
-impl Work for NoTraining {
-    fn run(&mut self, _job: &Job, _progress: Progress<'_>) -> JobResult {
-        Err(JobFailure::Failed("of a test".to_owned()))
-    }
-}
-
-/// An instance with both tasks.
-struct Live {
-    scored: Scored,
-    learner: TopologyDriver,
-    settings: QualitySettings,
-    serving: Serving,
-    table: ModelTable,
-    board: QualityBoard,
-    registry: Registry,
-    respondents: i64,
-}
-
-impl Live {
-    fn new(settings: QualitySettings, model: &ModelBundle) -> Self {
-        let mut scored = Scored::without_model(&Settings::default());
-        scored.serve(model);
-        let (serving, registry) = (Serving::default(), Registry::new());
-        let metrics = ApplicationMetrics::register(&registry).unwrap();
-        let mut table = ModelTable::new(serving.clone(), metrics.clone());
-        for record in records_of(model, "test", NOW).unwrap() {
-            table.apply(&record).unwrap();
-        }
-        let board = QualityBoard::default();
-        let topology = topology(&scored, &settings, (&serving, metrics, &board));
-        let mut learner = TopologyDriver::new(
-            topology,
-            NOW,
-            &StreamsMetrics::register(&Registry::new()).unwrap(),
-        );
-        learner.advance(Duration::ZERO).unwrap();
-        scored.driver.advance(Duration::ZERO).unwrap();
-        Self { scored, learner, settings, serving, table, board, registry, respondents: 0 }
-    }
-
-    /// A crash of the learner: another process takes its task over.
-    fn crash_of_the_learner(&mut self) {
-        self.registry = Registry::new();
-        let metrics = ApplicationMetrics::register(&self.registry).unwrap();
-        let parts = (&self.serving, metrics, &self.board);
-        self.learner.restart_with(topology(&self.scored, &self.settings, parts));
-        self.learner.advance(Duration::ZERO).unwrap();
-    }
-
-    fn serve(&mut self, model: &ModelBundle) {
-        self.scored.serve(model);
-        for record in records_of(model, "test", NOW).unwrap() {
-            self.table.apply(&record).unwrap();
-        }
-    }
-
-    /// Events from second `from` on, each with the label that `label_of` makes of the true one, if any.
-    fn play(
-        &mut self,
-        from: i64,
-        examples: &[Example],
-        label_of: impl Fn(usize, &'static str) -> Option<&'static str>,
-    ) {
-        for (number, example) in examples.iter().enumerate() {
-            let at = from + i64::try_from(number).unwrap() / EVENTS_A_SECOND;
-            let who = format!("r{}", self.respondents);
-            self.respondents += 1;
-            let truth = if example.label.index() == 1 { "yes" } else { "no" };
-            let topics = self.scored.fixture.topics.clone();
-            let event = self.scored.event(&who, at, &answers_of(example));
-            self.pipe(&topics.questionnaire_events, &who, &event);
-            if let Some(label) = label_of(number, truth) {
-                let outcome = self.scored.outcome(&who, at + 1, label);
-                self.pipe(&topics.outcomes, &who, &outcome);
-            }
-        }
-        self.pass_on();
-    }
-
-    fn pipe(&mut self, topic: &Topic, who: &str, value: &[u8]) {
-        let driver = &mut self.scored.driver;
-        driver.pipe(topic, Some(who.as_bytes()), Some(value), EventTime(NOW.0)).unwrap();
-    }
-
-    /// Lets a second pass for the scoring task, commits, and passes what the learner reads to it.
-    fn pass_on(&mut self) {
-        self.scored.driver.advance(Duration::from_secs(1)).unwrap();
-        self.scored.driver.commit();
-        for record in self.scored.driver.read_all() {
-            let topics = &self.scored.fixture.topics;
-            if record.topic == topics.labelled_examples || record.topic == topics.window_summaries {
-                self.learner.pipe_record(record).unwrap();
-            }
-        }
-        self.learner.advance(Duration::from_secs(5)).unwrap();
-        self.learner.commit();
-    }
-
-    fn status(&self) -> QualityStatus {
-        self.board.read().expect("the learner has reported")
-    }
-
-    fn causes(&self) -> Vec<AlertCause> {
-        self.status().alerts.iter().map(|alert| alert.cause).collect()
-    }
-
-    /// The newest records of `quality`, by key.
-    fn records(&mut self) -> BTreeMap<String, Quality> {
-        let topics = self.scored.fixture.topics.clone();
-        let records = self.learner.read(&topics.quality).into_iter();
-        let codec = &self.scored.fixture.codecs.quality;
-        let keyed = records.map(|record| {
-            let key = String::from_utf8(record.key.clone().unwrap()).unwrap();
-            (key, decoded(codec.as_ref(), &record))
-        });
-        keyed.collect()
-    }
-
-    fn commands(&mut self) -> Vec<Command> {
-        let topic = self.scored.fixture.topics.commands.clone();
-        let records = self.learner.read(&topic);
-        let codec = &self.scored.fixture.codecs.command;
-        records.iter().map(|record| decoded(codec.as_ref(), record)).collect()
-    }
-
-    /// The value of a metric with these label values.
-    fn metric(&self, name: &str, labels: &[&str]) -> Option<f64> {
-        let families = self.registry.gather();
-        let family = families.iter().find(|family| family.name() == name)?;
-        let has = |metric: &prometheus::proto::Metric, label: &str| {
-            metric.get_label().iter().any(|pair| pair.value() == label)
-        };
-        let mut metrics = family.get_metric().iter();
-        let found = metrics.find(|metric| labels.iter().all(|label| has(metric, label)))?;
-        Some(found.get_gauge().get_value() + found.get_counter().get_value())
-    }
-}
-
-fn topology(
-    scored: &Scored,
-    settings: &QualitySettings,
-    (serving, metrics, board): (&Serving, ApplicationMetrics, &QualityBoard),
-) -> Topology {
-    let clock = Arc::new(ManualClock::at(NOW));
-    let (trainer, _thread) =
-        Trainer::spawn(NoTraining, clock, metrics.clone(), Duration::MAX).unwrap();
-    learning(LearningParts {
-        application: "shop-learning".to_owned(),
-        topics: scored.fixture.topics.clone(),
-        codecs: scored.fixture.codecs.clone(),
-        rules: Rules {
-            retrain_after: u64::MAX,
-            check_after: 0,
-            always: true,
-            margin: 0.0,
-            confidence: 0.95,
-        },
-        schedule: None,
-        metrics,
-        serving: serving.clone(),
-        trainer,
-        quality: settings.clone(),
-        quality_board: board.clone(),
-        uplift: no_rules(),
-        uplift_board: UpliftBoard::default(),
-    })
-}
-
-/// The fields of an event that is scored at once.
-fn answers_of(example: &Example) -> Json {
-    let json_of = |value: &Value| match value {
-        Value::Missing => Json::Null,
-        Value::Number(number) => json!(number),
-        Value::Text(text) => json!(text),
-    };
-    let [visits, plan, minutes] = example.values.as_slice() else { panic!("{example:?}") };
-    let visits = json_of(visits).as_f64().map(|visits| visits.round() as i32);
-    json!({"visits": visits, "plan": json_of(plan), "minutes": json_of(minutes), "done": true})
-}
 
 /// The other class for every second example.
 fn half_flipped(number: usize, truth: &'static str) -> Option<&'static str> {
     let flipped = if truth == "yes" { "no" } else { "yes" };
     Some(if number.is_multiple_of(2) { flipped } else { truth })
-}
-
-fn true_label(_number: usize, truth: &'static str) -> Option<&'static str> {
-    Some(truth)
-}
-
-fn unlabelled(_number: usize, _truth: &'static str) -> Option<&'static str> {
-    None
 }
 
 fn value(number: Option<f64>) -> f64 {
@@ -485,74 +256,6 @@ fn summaries_are_sent_every_second_while_something_is_scored() {
     assert_eq!(sent(&mut live, &[], 1), 3, "one for each window");
     assert_eq!(sent(&mut live, &[], 3), 0);
     assert_eq!(sent(&mut live, &examples(6, 2, 92), 0), 2, "four windows are in memory");
-}
-
-/// An instance with the model of the golden file, because a training on another machine may differ in the last bit, after some
-/// predictions and labels in two windows.
-fn instance_of_the_golden_files() -> (Live, Vec<OutputRecord>) {
-    let bytes = fs::read(golden("model-v1.bundle")).unwrap();
-    let set = TrainingSet::of(&Fixture::new().columns(), &examples(50, 2, 1));
-    let profile = Profile::of(&set.sample());
-    let profile = profile.with_scores(&[Probabilities::new(vec![0.25, 0.75])]);
-    let model = ModelBundle::from_bytes(&bytes).unwrap();
-    let model = ModelBundle { profile: Some(profile), ..model };
-    let mut live = Live::new(settings(), &model);
-    let examples = examples(6, 2, 2);
-    live.play(0, &examples[..3], true_label);
-    live.play(60, &examples[3..], unlabelled);
-    let topic = live.scored.fixture.topics.window_summaries.clone();
-    for (number, example) in examples.iter().enumerate() {
-        let who = format!("more-{number}");
-        let event = live.scored.event(&who, 7, &answers_of(example));
-        let topic = live.scored.fixture.topics.questionnaire_events.clone();
-        live.pipe(&topic, &who, &event);
-    }
-    live.scored.driver.advance(Duration::from_secs(1)).unwrap();
-    live.scored.driver.commit();
-    let summaries = live.scored.driver.read(&topic);
-    (live, summaries)
-}
-
-const CHANGELOG: &str = "shop-learning-quality-changelog";
-
-#[test]
-fn the_store_of_quality_is_written_in_its_format_and_restored() {
-    let (live, _) = instance_of_the_golden_files();
-    let mut lines = String::new();
-    for record in live.learner.changelog(&Topic::new(CHANGELOG)) {
-        let key = hex(record.key.as_deref().unwrap());
-        let value = hex(record.value.as_deref().unwrap());
-        writeln!(lines, "{CHANGELOG} {} {key} {value}", record.timestamp.0).unwrap();
-    }
-    let kept = fs::read_to_string(golden("quality-v1.txt")).unwrap();
-    assert_eq!(lines, kept, "raise QualityEntry::FORMAT, and keep reading the old one");
-
-    let mut other = Live::new(settings(), first_model());
-    leave(&mut other.learner, &left("quality-v1.txt"));
-    other.crash_of_the_learner();
-    other.pass_on();
-    let records = other.records();
-    let counts = records.values().map(|record| (record.predictions, record.labels));
-    assert_eq!(counts.collect::<Vec<_>>(), [(3, 3), (3, 0)]);
-}
-
-#[test]
-fn a_summary_is_written_in_its_format_and_read() {
-    let (_, summaries) = instance_of_the_golden_files();
-    let [summary] = summaries.as_slice() else { panic!("{summaries:?}") };
-    let kept = fs::read_to_string(golden("window-summary-v1.txt")).unwrap();
-    let kept = kept.trim();
-    assert_eq!(
-        hex(summary.value.as_deref().unwrap()),
-        kept,
-        "raise WindowSummary::FORMAT, and keep reading the old one"
-    );
-    let mut other = Live::new(settings(), first_model());
-    let value = Some(bytes(kept));
-    other.learner.pipe_record(OutputRecord { value, ..summary.clone() }).unwrap();
-    other.pass_on();
-    let records = other.records();
-    assert_eq!(records.values().map(|record| record.predictions).collect::<Vec<_>>(), [6]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
     fixture::{EPOCH_MS, Fixture, NOW, classes},
-    quality,
+    quality_instance,
     scored::encoded,
 };
 
@@ -169,7 +169,7 @@ fn topology(
         metrics,
         serving: Serving::default(),
         trainer,
-        quality: quality::settings(),
+        quality: quality_instance::settings(),
         quality_board: QualityBoard::default(),
         uplift: UpliftSettings {
             rules: rules.iter().map(owned).collect(),

@@ -57,9 +57,9 @@ fn topology(application: &Application, rules: &Rules) -> (Topology, Trainer) {
         metrics: application.metrics.clone(),
         serving: application.serving.clone(),
         trainer: trainer.clone(),
-        quality: crate::quality::settings(),
+        quality: crate::quality_instance::settings(),
         quality_board: foretell::processors::quality::QualityBoard::default(),
-        uplift: crate::quality::no_rules(),
+        uplift: crate::quality_instance::no_rules(),
         uplift_board: foretell::processors::uplift::UpliftBoard::default(),
     });
     (topology, trainer)
