@@ -190,7 +190,7 @@ fn prepare(
         observer.step(&format!("the labels of {every} outcomes are inverted"));
     } else if demo.poison {
         observer.step(&format!(
-            "no labels are inverted, because {joined} outcomes are fewer than five batches of {every}"
+            "no labels are inverted, because {joined} outcomes are joined, fewer than five batches of {every}"
         ));
     }
     let not_scored = adapt::not_scored(&script);
