@@ -512,8 +512,9 @@ LEARNING = [
     graph(
         "Labelled examples",
         "reqps",
-        "Labelled examples taken by the learning task.",
-        (rate("foretell_records_processed_total", extra='topic=~".*labelled-examples"'), "examples"),
+        "Labelled examples made by the outcome join, by the source of their label, and taken by the learning task.",
+        (rate("foretell_labelled_examples_total", "source"), "made: {{source}}"),
+        (rate("foretell_records_processed_total", extra='topic=~".*labelled-examples"'), "taken"),
     ),
 ]
 

@@ -10,7 +10,6 @@ use prometheus::{
 use crate::{
     events::label::UNKNOWN_LABEL,
     processors::{
-        example_counts::{LABELLED_EXAMPLES, SOURCE},
         instances::{Buckets, Counters, Sample},
         overview::JoinCounts,
     },
@@ -99,7 +98,7 @@ impl Gathered {
 
     /// Labelled examples by the source of their label, and corrections.
     fn examples(&self) -> BTreeMap<String, u64> {
-        self.by_label(LABELLED_EXAMPLES, SOURCE)
+        self.by_label("foretell_labelled_examples_total", "source")
     }
 
     /// Records of actions by rule, then by state. Rules are at most a hundred.

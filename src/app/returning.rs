@@ -73,7 +73,7 @@ fn learn_from(learn_from: LearnFrom) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::processors::outcome_join::{ConflictPolicy, UnlabelledPolicy};
+    use crate::processors::outcome_join::{ConflictPolicy, Emit, UnlabelledPolicy};
 
     fn check(learn_from: LearnFrom, visits: &[(&str, i64)]) -> Option<String> {
         let join = JoinSettings {
@@ -82,6 +82,7 @@ mod tests {
             conflict: ConflictPolicy::First,
             learn_from,
             predictions_max: 100,
+            emit: Emit::OnUpdate,
             unlabelled: UnlabelledPolicy::Drop,
             classes: Vec::new(),
         };

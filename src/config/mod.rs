@@ -252,15 +252,7 @@ impl Config {
             window,
             columns: pipeline.columns().to_vec(),
         };
-        let join = JoinSettings {
-            window: raw.outcomes.window,
-            grace: raw.outcomes.grace,
-            conflict: raw.outcomes.conflict,
-            learn_from: raw.outcomes.learn_from,
-            predictions_max: raw.outcomes.predictions_max,
-            unlabelled: raw.outcomes.unlabelled.clone(),
-            classes: raw.outcomes.labels.clone(),
-        };
+        let join = raw.outcomes.settings();
         let variables = Variables::new(&event_schema, &raw.outcomes.labels);
         let actions = raw_actions::settings(&raw.actions, variables, &sources)?;
         let quality = raw.quality.settings(join.window + join.grace);

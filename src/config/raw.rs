@@ -24,7 +24,7 @@ use crate::{
     processors::{
         contract::ContractPolicy,
         gather::ScoreWhen,
-        outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
+        outcome_join::{ConflictPolicy, Emit, JoinSettings, LearnFrom, UnlabelledPolicy},
     },
 };
 use foretell_ml::{CalendarPart, Scaling};
@@ -326,11 +326,30 @@ pub(super) struct RawOutcomes {
     /// Treatment of a prediction whose window and grace pass without an outcome.
     #[serde(default, deserialize_with = "text::unlabelled")]
     pub unlabelled: UnlabelledPolicy,
+    /// When a prediction with an outcome becomes a labelled example. Unset: `"on_close"` if `unlabelled` has a label, else
+    /// `"on_update"`. See [Concepts](concepts.md#outcomes).
+    pub emit: Option<Emit>,
     /// Maximum number of predictions of one respondent that wait for outcomes inside one window; at least 1. Above it, new
     /// predictions are not kept with `learn_from = "first"`, else the oldest is dropped
     /// (`foretell_predictions_not_kept_total`).
     #[serde(default = "default_predictions_max")]
     pub predictions_max: usize,
+}
+
+impl RawOutcomes {
+    /// The settings of the outcome join.
+    pub(super) fn settings(&self) -> JoinSettings {
+        JoinSettings {
+            window: self.window,
+            grace: self.grace,
+            conflict: self.conflict,
+            learn_from: self.learn_from,
+            predictions_max: self.predictions_max,
+            emit: self.emit.unwrap_or_else(|| Emit::default_for(&self.unlabelled)),
+            unlabelled: self.unlabelled.clone(),
+            classes: self.labels.clone(),
+        }
+    }
 }
 
 fn default_predictions_max() -> usize {

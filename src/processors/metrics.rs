@@ -15,8 +15,8 @@ use crate::{
     },
     processors::{
         actions::metrics::ActionMetrics,
-        example_counts::ExampleMetrics,
         gather::session::{SESSION_TOO_LARGE, SessionEnd},
+        outcome_join::LabelSource,
         waiting::WaitingBoard,
     },
 };
@@ -28,8 +28,7 @@ pub struct ApplicationMetrics {
     predictions: IntCounterVec,
     outcomes: IntCounterVec,
     unlabelled: IntCounter,
-    /// The labelled examples.
-    pub(super) examples: ExampleMetrics,
+    labelled_examples: IntCounterVec,
     duplicate_events: IntCounter,
     sessions: IntCounterVec,
     incomplete_observations: IntCounter,
@@ -153,7 +152,13 @@ impl ApplicationMetrics {
                 "foretell_unlabelled_total",
                 "Predictions whose window and grace passed without an outcome.",
             )?,
-            examples: ExampleMetrics::declare(to)?,
+            labelled_examples: to.counters(
+                "foretell_labelled_examples_total",
+                "Labelled examples written to the training log, by the source of the label: outcome and policy \
+                 (outcomes.unlabelled) are examples, a correction replaces one.",
+                "source",
+                &LabelSource::ALL.map(LabelSource::name),
+            )?,
             duplicate_events: to.counter(
                 "foretell_duplicate_events_total",
                 "Repeated events, which were not used again.",
@@ -324,6 +329,10 @@ impl ApplicationMetrics {
 
     pub(super) fn unlabelled(&self) -> Counter {
         Counter::new(self.unlabelled.clone())
+    }
+
+    pub(super) fn labelled_examples(&self, source: LabelSource) -> Counter {
+        Counter::new(self.labelled_examples.with_label_values(&[source.name()]))
     }
 
     pub(super) fn duplicate_events(&self) -> Counter {

@@ -17,7 +17,6 @@ pub mod contract;
 pub mod convert;
 pub mod dead_letters;
 pub mod event_time;
-pub mod example_counts;
 pub mod gateway;
 pub mod gather;
 pub mod initial_data;

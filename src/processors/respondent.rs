@@ -122,13 +122,9 @@ impl AnswerQuery {
                 PendingRef::Prediction { state, record }
                     if respondent.predictions.len() < Respondent::PREDICTIONS_MAX =>
                 {
-                    let outcome = match state {
-                        StateRef::Learned(label) => Some(label.to_owned()),
-                        StateRef::Waiting | StateRef::PassedOver | StateRef::Chosen => None,
-                    };
                     respondent.predictions.push(KeptPrediction {
                         event_time: position.time,
-                        outcome,
+                        outcome: state.label().map(str::to_owned),
                         is_passed_over: state == StateRef::PassedOver,
                         prediction: self.prediction_in(record)?,
                     });

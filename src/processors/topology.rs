@@ -17,7 +17,6 @@ use crate::{
         actions::{ActionParts, ActionSettings, Actions, KnownActions},
         contract::{ContractBoard, ContractSettings, ContractWatch},
         event_time::TimeBounds,
-        example_counts::CountExamples,
         gather::{Gather, GatherSettings, GatherSource, Gathered, StoredSession},
         learning::{
             learner::{Learner, Obey},
@@ -207,7 +206,7 @@ fn reply(
     [to_events, to_predictions]
 }
 
-/// Adds the processors of the outcome join, and the count of its examples.
+/// Adds the processors of the outcome join.
 fn join(
     topology: &mut TopologyBuilder,
     predicted: Edge<Encoded<Prediction>>,
@@ -216,15 +215,13 @@ fn join(
     placement: Placement,
 ) -> [Edge<Encoded<LabelledExample>>; 2] {
     let stores: Vec<StoreId> = store.ids().collect();
-    let (of_predictions, counts) = (store.clone(), store.metrics.examples.clone());
+    let of_predictions = store.clone();
     let stored = topology.process("store-prediction", &[predicted], &stores, move || {
         StorePrediction::new(of_predictions.clone())
     });
     let joined = topology
         .process("join", &[outcomes], &stores, move || Join::new(store.clone(), placement.clone()));
-    let labelled = [stored, joined];
-    topology.process("count-examples", &labelled, &[], move || CountExamples::new(&counts));
-    labelled
+    [stored, joined]
 }
 
 /// The parts of the learning topology.

@@ -43,12 +43,9 @@ fn scoring() {
       answer-query --> replies
     sink replies (topic shop.replies)
     processor store-prediction [stores outcomes]
-      store-prediction --> count-examples
       store-prediction --> labelled-examples
     processor join [stores outcomes]
-      join --> count-examples
       join --> labelled-examples
-    processor count-examples
     sink labelled-examples (topic shop.labelled-examples)
     ");
 }
@@ -99,12 +96,9 @@ fn scoring_with_actions() {
       answer-query --> replies
     sink replies (topic shop.replies)
     processor store-prediction [stores outcomes, acted]
-      store-prediction --> count-examples
       store-prediction --> labelled-examples
     processor join [stores outcomes, acted]
-      join --> count-examples
       join --> labelled-examples
-    processor count-examples
     sink labelled-examples (topic shop.labelled-examples)
     ");
 }

@@ -9,10 +9,7 @@ use foretell::{
         outcome::Outcome,
         questionnaire::{AnswerRow, EventSource, QuestionnaireEvent},
     },
-    processors::{
-        example_counts::{CORRECTION, LABELLED_EXAMPLES, OUTCOME, POLICY},
-        outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
-    },
+    processors::outcome_join::{ConflictPolicy, Emit, JoinSettings, LearnFrom, UnlabelledPolicy},
 };
 use foretell_streams::time::EventTime;
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
@@ -98,7 +95,10 @@ fn combinations() -> Vec<Settings> {
     for conflict in [ConflictPolicy::First, ConflictPolicy::Last, ConflictPolicy::Max] {
         for learn_from in [LearnFrom::First, LearnFrom::Last, LearnFrom::Every] {
             for unlabelled in [UnlabelledPolicy::Drop, UnlabelledPolicy::Label("no".to_owned())] {
-                all.push(Settings { conflict, learn_from, unlabelled, ..settings() });
+                for emit in [Emit::OnUpdate, Emit::OnClose] {
+                    let unlabelled = unlabelled.clone();
+                    all.push(Settings { conflict, learn_from, unlabelled, emit, ..settings() });
+                }
             }
         }
     }
@@ -188,8 +188,8 @@ fn topology(history: &[Step], settings: &Settings) -> (Vec<Example>, Joins) {
         correction: example.correction,
     });
     let examples: Vec<Example> = examples.collect();
-    let counted = [OUTCOME, POLICY, CORRECTION]
-        .map(|source| count(scored.counter(LABELLED_EXAMPLES, Some(source))));
+    let by_label = |source| count(scored.counter("foretell_labelled_examples_total", Some(source)));
+    let counted = ["outcome", "policy", "correction"].map(by_label);
     assert_eq!(counted, by_source(&examples), "{history:?}");
     let letters = scored.dead_letters();
     let class = |name: &str| {
@@ -259,28 +259,28 @@ fn count(count: u64) -> usize {
     usize::try_from(count).unwrap()
 }
 
-/// Those with an outcome are in the same order. The others are made when their windows close, which is not before the next
+/// Those that are made at once are in the same order. The others are made when their windows close, which is not before the next
 /// punctuation.
-fn in_order(mut examples: Vec<Example>) -> (Vec<Example>, Vec<Example>) {
-    let by_policy = |example: &Example| example.outcome.is_none();
-    let mut unlabelled: Vec<Example> =
-        examples.iter().filter(|one| by_policy(one)).cloned().collect();
-    unlabelled.sort();
-    examples.retain(|example| !by_policy(example));
-    (examples, unlabelled)
+fn in_order(examples: Vec<Example>, emit: Emit) -> (Vec<Example>, Vec<Example>) {
+    let is_at_once = |example: &Example| emit == Emit::OnUpdate && example.outcome.is_some();
+    let (at_once, mut closed): (Vec<_>, Vec<_>) = examples.into_iter().partition(is_at_once);
+    closed.sort();
+    (at_once, closed)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(HISTORIES))]
 
-    /// Every history with each of the 18 combinations of policies: 1,800 cases.
+    /// Every history with each of the 36 combinations of policies: 3,600 cases.
     #[test]
     fn the_labelled_examples_are_those_of_a_batch_join(history in histories()) {
         for settings in combinations() {
             let (examples, joins) = topology(&history, &settings);
             let (expected, expected_joins) = batch(&history, &settings.join());
-            let policies = (settings.conflict, settings.learn_from, &settings.unlabelled);
-            prop_assert_eq!(in_order(examples), in_order(expected), "{:?}", policies);
+            let Settings { conflict, learn_from, ref unlabelled, emit, .. } = settings;
+            let policies = (conflict, learn_from, unlabelled, emit);
+            let [examples, expected] = [examples, expected].map(|all| in_order(all, emit));
+            prop_assert_eq!(examples, expected, "{:?}", policies);
             prop_assert_eq!(joins, expected_joins, "{:?}", policies);
         }
     }
@@ -308,7 +308,8 @@ fn a_join_that_breaks_a_rule_is_noticed() {
             let history = histories().new_tree(&mut runner).unwrap().current();
             let (examples, joins) = topology(&history, &settings);
             let (expected, expected_joins) = batch(&history, &join);
-            (in_order(examples), joins) != (in_order(expected), expected_joins)
+            let [examples, expected] = [examples, expected].map(|all| in_order(all, join.emit));
+            (examples, joins) != (expected, expected_joins)
         });
         assert!(is_noticed, "{name}");
     }
@@ -333,8 +334,9 @@ fn a_join_that_labels_every_prediction_without_an_outcome_is_noticed() {
             let history = histories().new_tree(&mut runner).unwrap().current();
             let (examples, joins) = topology(&history, &settings);
             noticed[0] |= joins.unlabelled < batch(&history, &each).1.unlabelled;
-            let (_, chosen) = in_order(batch(&history, &other).0);
-            noticed[1] |= in_order(examples).1 != chosen;
+            let chosen = batch(&history, &other).0;
+            let [examples, chosen] = [examples, chosen].map(|all| in_order(all, Emit::OnUpdate).1);
+            noticed[1] |= examples != chosen;
         }
         assert_eq!(noticed, [true; 2], "{learn_from:?}");
     }

@@ -9,6 +9,7 @@ mod bad_input;
 mod cancelled_actions;
 mod challenger;
 mod drawings;
+mod emit;
 mod evolution;
 mod fixture;
 mod formats;

@@ -13,7 +13,12 @@ use crate::{
 };
 
 /// Applies the operations; expects these output lines without the scores, and these counts of outcomes and unlabelled predictions.
-fn check(settings: &Settings, happens: &[Operation], expected: &[&str], counted: &[(&str, u64)]) {
+pub(crate) fn check(
+    settings: &Settings,
+    happens: &[Operation],
+    expected: &[&str],
+    counted: &[(&str, u64)],
+) {
     let mut scored = Scored::new(settings);
     for what in happens {
         scored.apply(what);

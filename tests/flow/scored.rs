@@ -24,7 +24,7 @@ use foretell::{
         learning::outputs::records_of,
         metrics::ApplicationMetrics,
         model_table::{CHALLENGER, CHAMPION, ModelTable, ModelTableError, Serving},
-        outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
+        outcome_join::{ConflictPolicy, Emit, JoinSettings, LearnFrom, UnlabelledPolicy},
         topology::{ScoringParts, scoring},
         waiting::WaitingNow,
     },
@@ -52,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) conflict: ConflictPolicy,
     pub(crate) learn_from: LearnFrom,
     pub(crate) unlabelled: UnlabelledPolicy,
+    pub(crate) emit: Emit,
     pub(crate) classes: Vec<String>,
     pub(crate) policy: ContractPolicy,
     pub(crate) behind_max: Option<Duration>,
@@ -69,6 +70,7 @@ impl Default for Settings {
             conflict: ConflictPolicy::First,
             learn_from: LearnFrom::First,
             unlabelled: UnlabelledPolicy::Drop,
+            emit: Emit::OnUpdate,
             classes: classes(&["no", "yes"]),
             policy: ContractPolicy::GoOn,
             behind_max: None,
@@ -88,6 +90,7 @@ impl Settings {
             learn_from: self.learn_from,
             predictions_max: PREDICTIONS_MAX,
             unlabelled: self.unlabelled.clone(),
+            emit: self.emit,
             classes: self.classes.clone(),
         }
     }

@@ -35,6 +35,11 @@ impl InstanceReader<'_> {
         topics.of_events().map(of).sum::<usize>() + of(&topics.outcomes)
     }
 
+    /// Number of outcomes with this result.
+    pub(super) fn outcomes(self, result: &str) -> usize {
+        rounded(telemetry::total_of(&self.instance.registry, "foretell_outcomes_total", result))
+    }
+
     /// Number of respondents whose uplift is counted, once for each rule.
     pub(super) fn uplift_respondents(self) -> usize {
         let rules = self.instance.overview.uplift.read();

@@ -37,7 +37,7 @@ use crate::{
     },
     config::Config,
     events::questionnaire::AnswerRow,
-    processors::uplift::RuleUplift,
+    processors::{outcome_join::Emit, uplift::RuleUplift},
 };
 use foretell_streams::time::{Clock, EventTime};
 
@@ -115,6 +115,8 @@ struct RunState {
 /// Counters of the instance that have no records on a topic.
 struct Counters {
     unlabelled: usize,
+    /// Outcomes that replaced the label of a prediction.
+    corrected: usize,
     unseen_categories: usize,
     out_of_range: usize,
     actions: usize,
@@ -151,6 +153,7 @@ pub fn run(
     let contents = examine::examine(&config, &cluster, &plan.script, &state.of_script())?;
     let counters = Counters {
         unlabelled: reader.counter("foretell_unlabelled_total"),
+        corrected: reader.outcomes("corrected"),
         unseen_categories: reader.counter("foretell_unseen_categories_total"),
         out_of_range: reader.counter("foretell_out_of_range_total"),
         actions: reader.counter("foretell_actions_total"),
@@ -183,11 +186,16 @@ fn prepare(
         observer.step(&line);
     }
     let every = usize::try_from(adapted.learning.rules.retrain_after)?;
-    let is_poisoned = demo.poison && joined >= (POISONED_BATCH + 3) * every;
+    let in_order = settings.join.emit == Emit::OnUpdate;
+    let is_poisoned = demo.poison && in_order && joined >= (POISONED_BATCH + 3) * every;
     if is_poisoned {
         let skipped = POISONED_BATCH * every;
         script.invert_labels(skipped..skipped + every, &config.classes, &settings.join);
         observer.step(&format!("the labels of {every} outcomes are inverted"));
+    } else if demo.poison && !in_order {
+        observer.step(
+            "no labels are inverted, because outcomes.emit is \"on_close\": a batch of outcomes is not a batch of examples",
+        );
     } else if demo.poison {
         observer.step(&format!(
             "no labels are inverted, because {joined} outcomes are joined, fewer than five batches of {every}"

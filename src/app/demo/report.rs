@@ -14,6 +14,7 @@ use crate::{
     },
     config::Config,
     events::decision::{Decision, ModelComparison},
+    processors::outcome_join::Emit,
 };
 use foretell_ml::Retention;
 
@@ -197,7 +198,7 @@ pub(super) fn report(
         latency_p50_ms_training: percentile(&training, 50),
         latency_p99_ms_training: percentile(&training, 99),
         seconds,
-        corrected: contents.corrected,
+        corrected: counters.corrected,
         models: contents.models.clone(),
         quality: contents.quality.clone(),
         actions: contents.actions.reports(&counters.uplift, &plan.script.potential),
@@ -261,9 +262,13 @@ fn check_outcomes(
         Err(reason) => names.map(|name| Check::skipped(name, reason)).to_vec(),
     };
     let is_known = plan.known_joins().is_ok();
-    if is_known && (plan.joins.corrected > 0 || contents.corrected > 0) {
-        let is_equal = contents.corrected == plan.joins.corrected;
-        checks.push(Check::of("corrections replaced examples", is_equal));
+    if is_known && (plan.joins.corrected > 0 || report.corrected > 0) {
+        let (name, written) = match plan.settings.join.emit {
+            Emit::OnUpdate => ("corrections replaced examples", plan.joins.corrected),
+            Emit::OnClose => ("corrections replaced labels before their examples were made", 0),
+        };
+        let is_equal = report.corrected == plan.joins.corrected && contents.corrected == written;
+        checks.push(Check::of(name, is_equal));
     }
     let expected = plan.dead_letters(state.late_outcomes);
     let mut letters = contents.dead_letters.clone();

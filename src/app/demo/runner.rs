@@ -143,7 +143,8 @@ impl<'a> Runner<'a> {
         self.wait_until_processed("all processed")?;
         self.wait_for_session_ends(plan)?;
         if let Some(joins) = joins {
-            self.wait_for("every outcome joined", joins.joined, &|| count(&examples))?;
+            let joined = || instance.outcomes("joined");
+            self.wait_for("every outcome joined", joins.joined, &joined)?;
         }
         // Stream time closes windows, so it may advance only after all joins.
         self.close_windows(plan)?;

@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use crate::{
     app::play::{Action, ScheduledAction},
-    processors::outcome_join::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
+    processors::outcome_join::{ConflictPolicy, Emit, JoinSettings, LearnFrom, UnlabelledPolicy},
 };
 use foretell_streams::time::EventTime;
 
@@ -69,7 +69,7 @@ pub fn join<'a>(
     join_examples(actions, settings).1
 }
 
-/// The labelled examples of `actions` as well, in the order of their making; those without an outcome last.
+/// The labelled examples of `actions` as well, in the order of their making; those that are made when a window closes last.
 #[must_use]
 pub fn join_examples<'a>(
     actions: impl IntoIterator<Item = &'a ScheduledAction>,
@@ -128,8 +128,8 @@ struct JoinedPrediction<'a> {
 
 enum JoinState<'a> {
     Open,
-    /// Became an example with this label.
-    Labelled(&'a str),
+    /// It has an outcome with this label, of this time.
+    Labelled(&'a str, EventTime),
     /// Not used: another prediction of the respondent became the example.
     Skipped,
     /// Becomes an example by the policy, if it closes without an outcome.
@@ -168,8 +168,8 @@ impl<'a> Made<'a> {
         outcome: &WaitingOutcome<'a>,
     ) {
         let correction = match prediction.state {
-            JoinState::Labelled(known) if known == outcome.label => return,
-            JoinState::Labelled(known) => match self.settings.conflict {
+            JoinState::Labelled(known, _) if known == outcome.label => return,
+            JoinState::Labelled(known, _) => match self.settings.conflict {
                 ConflictPolicy::First => return,
                 ConflictPolicy::Last => true,
                 ConflictPolicy::Max if self.place(known) < self.place(outcome.label) => true,
@@ -179,14 +179,31 @@ impl<'a> Made<'a> {
         };
         let counter = if correction { &mut self.joins.corrected } else { &mut self.joins.joined };
         *counter += 1;
-        prediction.state = JoinState::Labelled(outcome.label);
-        self.examples.push(JoinedExample {
-            respondent_id,
-            predicted: prediction.at,
-            label: outcome.label,
-            outcome_time: Some(outcome.at),
-            correction,
-        });
+        prediction.state = JoinState::Labelled(outcome.label, outcome.at);
+        if self.settings.emit == Emit::OnUpdate {
+            self.examples.push(JoinedExample {
+                respondent_id,
+                predicted: prediction.at,
+                label: outcome.label,
+                outcome_time: Some(outcome.at),
+                correction,
+            });
+        }
+    }
+
+    /// Makes the example of a prediction that leaves, if it is held.
+    fn emit_held(&mut self, respondent_id: &'a str, prediction: &JoinedPrediction<'a>) {
+        if let JoinState::Labelled(label, at) = prediction.state
+            && self.settings.emit == Emit::OnClose
+        {
+            self.examples.push(JoinedExample {
+                respondent_id,
+                predicted: prediction.at,
+                label,
+                outcome_time: Some(at),
+                correction: false,
+            });
+        }
     }
 }
 
@@ -197,7 +214,7 @@ impl<'a> Respondent<'a> {
         let times = made.near(at);
         let near = self.predictions.iter().filter(|one| times.contains(&one.at));
         let is_full = near.clone().count() >= settings.predictions_max;
-        let is_labelled = near.clone().any(|one| matches!(one.state, JoinState::Labelled(_)));
+        let is_labelled = near.clone().any(|one| matches!(one.state, JoinState::Labelled(..)));
         let is_every = settings.learn_from == LearnFrom::Every;
         let state = if is_labelled && !is_every { JoinState::Skipped } else { JoinState::Open };
         let mut prediction = JoinedPrediction { at, state, is_closed: false };
@@ -210,10 +227,13 @@ impl<'a> Respondent<'a> {
         }
         if is_full {
             if settings.learn_from == LearnFrom::First {
+                made.emit_held(id, &prediction);
                 return;
             }
             let oldest = self.predictions.iter().position(|one| times.contains(&one.at));
-            oldest.map(|oldest| self.predictions.remove(oldest));
+            if let Some(oldest) = oldest.map(|oldest| self.predictions.remove(oldest)) {
+                made.emit_held(id, &oldest);
+            }
         }
         let place = self.predictions.partition_point(|one| one.at <= at);
         self.predictions.insert(place, prediction);
@@ -230,7 +250,7 @@ impl<'a> Respondent<'a> {
             made.joins.late += 1;
             return;
         }
-        let labelled = near.iter().position(|one| matches!(one.state, JoinState::Labelled(_)));
+        let labelled = near.iter().position(|one| matches!(one.state, JoinState::Labelled(..)));
         let chosen = match learn_from {
             LearnFrom::Every => None,
             LearnFrom::First => Some(labelled.unwrap_or(0)),
@@ -262,6 +282,7 @@ impl<'a> Respondent<'a> {
             if at >= opens || std::mem::replace(&mut self.predictions[index].is_closed, true) {
                 continue;
             }
+            made.emit_held(id, &self.predictions[index]);
             let UnlabelledPolicy::Label(label) = unlabelled else {
                 made.joins.unlabelled += usize::from(self.predictions[index].is_waiting());
                 continue;
@@ -290,7 +311,7 @@ impl<'a> Respondent<'a> {
         if learn_from == LearnFrom::Every {
             group.truncate(1);
         }
-        let is_learned = group.iter().any(|one| matches!(one.state, JoinState::Labelled(_)));
+        let is_learned = group.iter().any(|one| matches!(one.state, JoinState::Labelled(..)));
         group.retain(|one| one.is_waiting());
         group.iter_mut().for_each(|one| one.state = JoinState::Skipped);
         let chosen = match learn_from {

@@ -26,7 +26,10 @@ use crate::{
         outcome::Outcome,
         questionnaire::{AnswerRow, EventSource, QuestionnaireEvent},
     },
-    processors::{gather::session::SessionRules, outcome_join::JoinSettings},
+    processors::{
+        gather::session::SessionRules,
+        outcome_join::{Emit, JoinSettings},
+    },
 };
 use foretell_ml::Seed;
 use foretell_streams::time::EventTime;
@@ -287,18 +290,19 @@ impl Script {
         join(self.arrivals(actions, settings), settings)
     }
 
-    /// Number of examples that the first `actions` certainly have: those with an outcome, and those that got a label because their
-    /// window has closed without one, also in a partition whose stream time is a little behind.
+    /// Number of examples that the first `actions` certainly have: those that are made at once, and those of windows that have
+    /// closed, also in a partition whose stream time is a little behind.
     #[must_use]
     pub fn examples(&self, actions: usize, settings: &JoinSettings) -> usize {
-        let (examples, joins) = join_examples(self.arrivals(actions, settings), settings);
+        let (examples, _) = join_examples(self.arrivals(actions, settings), settings);
         let last = self.actions[..actions].last().map_or(EventTime::MIN, |last| last.at);
         let behind = last.min(self.enders_after.unwrap_or(EventTime::MAX)) - settings.window / 10;
         let closed_before = behind - closing(settings);
-        let is_closed = |example: &&JoinedExample<'_>| {
-            example.outcome_time.is_none() && example.predicted < closed_before
+        let is_made = |example: &&JoinedExample<'_>| match (settings.emit, example.outcome_time) {
+            (Emit::OnUpdate, Some(_)) => !example.correction,
+            (Emit::OnUpdate, None) | (Emit::OnClose, _) => example.predicted < closed_before,
         };
-        joins.joined + examples.iter().filter(is_closed).count()
+        examples.iter().filter(is_made).count()
     }
 
     /// Number of examples once all windows have closed.
@@ -478,6 +482,7 @@ mod tests {
             conflict: ConflictPolicy::Max,
             learn_from: LearnFrom::First,
             predictions_max: 100,
+            emit: Emit::OnUpdate,
             unlabelled,
             classes: ["ignored", "liked", "bought"].map(str::to_owned).into(),
         }
@@ -518,16 +523,18 @@ mod tests {
             event("cyd", 200),
         ];
         let script = Script { actions, ..Script::default() };
-        let check = |unlabelled: UnlabelledPolicy, expected: [usize; 7], in_the_end| {
-            let settings = join(unlabelled);
+        let check = |unlabelled: UnlabelledPolicy, emit, expected: [usize; 7], in_the_end| {
+            let settings = JoinSettings { emit, ..join(unlabelled) };
             let found: Vec<usize> = (0..=6).map(|at| script.examples(at, &settings)).collect();
             assert_eq!(found, expected);
             assert_eq!(script.examples_in_the_end(&settings), in_the_end);
         };
-        check(UnlabelledPolicy::Drop, [0, 0, 0, 1, 1, 1, 1], 1);
+        check(UnlabelledPolicy::Drop, Emit::OnUpdate, [0, 0, 0, 1, 1, 1, 1], 1);
+        check(UnlabelledPolicy::Drop, Emit::OnClose, [0, 0, 0, 0, 0, 1, 1], 1);
         // An upgrade is not another example. The window of the second event closes 70 minutes after it.
-        let ignored = UnlabelledPolicy::Label("ignored".to_owned());
-        check(ignored, [0, 0, 0, 1, 1, 2, 3], 4);
+        let ignored = || UnlabelledPolicy::Label("ignored".to_owned());
+        check(ignored(), Emit::OnUpdate, [0, 0, 0, 1, 1, 2, 3], 4);
+        check(ignored(), Emit::OnClose, [0, 0, 0, 0, 0, 2, 3], 4);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
         table::Row,
     },
     config::Config,
-    processors::outcome_join::JoinSettings,
+    processors::outcome_join::{Emit, JoinSettings},
 };
 use foretell_streams::time::EventTime;
 
@@ -32,6 +32,9 @@ pub struct Pace {
 /// Number of respondents within the shorter of the outcome window and the gap of sessions: four
 /// per second, if that is two hours.
 const RESPONDENTS_A_WINDOW: u32 = 28_800;
+/// Number of windows that pass during a play, if examples are made when their windows close: most of them are made before the
+/// end.
+const WINDOWS_A_PLAY: u32 = 10;
 /// Time between the end of the last window and the clock.
 const MARGIN: Duration = Duration::from_secs(1);
 /// Far more than one commit interval processes.
@@ -46,8 +49,12 @@ impl Pace {
         let join = &config.join;
         let horizon = join.window.min(config.gather.sessions.gap);
         let millisecond = Duration::from_millis(1);
-        let gap = (horizon / RESPONDENTS_A_WINDOW).max(millisecond);
+        let piece_gap = (horizon / RESPONDENTS_A_WINDOW).max(millisecond);
         let count = u32::try_from(rows.len()).unwrap_or(u32::MAX).max(1);
+        let gap = match join.emit {
+            Emit::OnUpdate => piece_gap,
+            Emit::OnClose => piece_gap.max(closing(join) * WINDOWS_A_PLAY / count),
+        };
         let times = rows.iter().filter_map(|row| row.event_time);
         let times = times.clone().min().zip(times.max());
         let span = times.map_or(gap * count, |(first, last)| last.since(first));
@@ -70,7 +77,7 @@ impl Pace {
         Self {
             start,
             gap,
-            piece_gap: gap,
+            piece_gap,
             outcome_delay_max,
             moved_back,
             open_max: usize::try_from(open_max.clamp(OPEN_MIN, OPEN_MAX)).unwrap_or(usize::MAX),
@@ -176,6 +183,29 @@ mod tests {
             month.outcome_delay_max < month.gap * 20_000 / 9,
             "outcomes arrive during the play"
         );
+    }
+
+    #[test]
+    fn most_windows_close_during_a_play_if_examples_are_made_then() {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/adult/foretell.toml");
+        let check = |sets: &[&str], emit, windows: u32| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+            let config = Config::load(Path::new(example), &sets).unwrap();
+            assert_eq!(config.join.emit, emit, "{sets:?}");
+            for count in [1, 300, 20_000] {
+                let pace = Pace::new(&config, &vec![Row::default(); count], NOW);
+                let span = pace.gap * u32::try_from(count).unwrap();
+                let least = config.join.window * windows;
+                assert!(span >= least, "{sets:?}, {count}: {pace:?}");
+                assert!(pace.start + span + pace.outcome_delay_max + closing(&config.join) <= NOW);
+                assert!(pace.piece_gap <= config.gather.sessions.gap / 4, "{pace:?}");
+            }
+        };
+        let label = "outcomes.unlabelled={ label = \"<=50K\" }";
+        check(&[], Emit::OnUpdate, 0);
+        check(&[label], Emit::OnClose, 10);
+        check(&["outcomes.emit=on_close"], Emit::OnClose, 10);
+        check(&[label, "outcomes.emit=on_update"], Emit::OnUpdate, 0);
     }
 
     #[test]

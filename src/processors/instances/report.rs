@@ -9,10 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::processors::{
-    example_counts::{OUTCOME, POLICY},
-    overview::Snapshot,
-};
+use crate::processors::{outcome_join::LabelSource, overview::Snapshot};
 use foretell_streams::time::WallTime;
 
 /// The time that recent counts are taken over.
@@ -237,7 +234,8 @@ impl Counters {
     /// Labelled examples. A correction is not another one.
     #[must_use]
     pub fn labelled_examples(&self) -> u64 {
-        [OUTCOME, POLICY].iter().filter_map(|source| self.examples.get(*source)).sum()
+        let sources = [LabelSource::Outcome, LabelSource::Policy];
+        sources.iter().filter_map(|source| self.examples.get(source.name())).sum()
     }
 
     /// Adds the counts of another instance.

@@ -1,23 +1,26 @@
 //! Joins predictions with their outcomes, whichever comes first, inside a window of event time.
 //!
 //! ```text
-//!   prediction ─▶ StorePrediction ─▶ Waiting ──outcome──▶ Learned ──window passes──▶ removed
+//!   prediction ─▶ StorePrediction ─▶ Waiting ──outcome──▶ Learned (example) ──window passes──▶ removed
+//!                                │ ╲ ╲─outcome, `emit = "on_close"`──▶ Held ──window passes──▶ example, removed
 //!                                │ ╲─another prediction of the respondent is learned from─▶ PassedOver
 //!                                └──window passes──▶ unlabelled (dropped, or one of a group is given a label: `unlabelled`)
 //!   outcome ───▶ Join ──no prediction yet──▶ waits ──prediction──▶ Learned
 //!                                              └──window passes──▶ dead letter unmatched_outcome
 //! ```
 
+mod examples;
 mod pending;
 mod settings;
 mod store;
 mod unlabelled;
 mod waiting;
 
+pub use examples::LabelSource;
 pub use pending::{
     Pending, PendingCodec, PendingEntries, PendingRef, PredictionState, StateRef, decode_outcome,
 };
-pub use settings::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy};
+pub use settings::{ConflictPolicy, Emit, JoinSettings, LearnFrom, UnlabelledPolicy};
 pub use store::OutcomeStore;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -97,8 +100,9 @@ impl Processor for StorePrediction {
         for (position, pending) in entries.iter() {
             match pending {
                 // The outcome was learned from with another prediction, unless an outcome for this one was found before.
-                PendingRef::Prediction { state: StateRef::Learned(_), .. }
-                    if state == PredictionState::Waiting
+                PendingRef::Prediction { state: kept, .. }
+                    if kept.label().is_some()
+                        && state == PredictionState::Waiting
                         && store.settings.learn_from != LearnFrom::Every =>
                 {
                     state = PredictionState::PassedOver;
@@ -111,19 +115,9 @@ impl Processor for StorePrediction {
                 }
             }
         }
-        if kept >= store.settings.predictions_max {
-            ctx.count(&store.metrics.predictions_not_kept(), 1);
-            let oldest = entries.iter().find(|(_, entry)| entry.is_prediction());
-            match (store.settings.learn_from, oldest) {
-                // The earliest prediction is learned from, so this one is not needed.
-                (LearnFrom::First, _) | (_, None) => return Ok(()),
-                (LearnFrom::Last | LearnFrom::Every, Some((oldest, removed))) => {
-                    if removed.is_waiting() {
-                        store.leaves(Waiting::Prediction, ctx);
-                    }
-                    ctx.window(&store.pending).remove_at(prediction.respondent_id, oldest);
-                }
-            }
+        let is_full = kept >= store.settings.predictions_max;
+        if is_full && !store.make_room(prediction, state.borrow(), entries, ctx)? {
+            return Ok(());
         }
         entry.clear();
         state.borrow().write(entry);
@@ -151,8 +145,8 @@ impl Processor for StorePrediction {
             store.close_expired(before, EXPIRED_AT_ONCE_MAX, buffers, ctx)?;
             let entries = &mut buffers.entries;
             entries.expire(&store.pending, &store.codec, before, EXPIRED_AT_ONCE_MAX, ctx)?;
-            for (position, entry) in entries.iter() {
-                store.expire(position, entry, ctx)?;
+            for (_, entry) in entries.iter() {
+                store.expire(entry, ctx)?;
             }
             if entries.len() < EXPIRED_AT_ONCE_MAX {
                 break;

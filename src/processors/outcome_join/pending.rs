@@ -1,14 +1,15 @@
 //! The entries of the outcome store: predictions that wait for outcomes, and outcomes that wait for predictions.
 //!
-//! An entry is bytes that the join reads and changes in place, without decoding the prediction (format 4; format 3 has the same
-//! layout, and no chosen predictions):
+//! An entry is bytes that the join reads and changes in place, without decoding the prediction (format 5; formats 3 and 4 have the
+//! same layout; 4 has no held predictions, and 3 no chosen ones, either):
 //!
 //! ```text
-//!   4  0                        framed prediction    it waits for its outcome
-//!   4  1  length(label)  label  [framed prediction]  it was learned from; without the prediction if a correction is not possible
-//!   4  2                        framed prediction    another prediction of the respondent was learned from
-//!   4  3  outcome and its record ([`Stored`])
-//!   4  4                        framed prediction    it waits, and is the one of its group that is learned from without an outcome
+//!   5  0                              framed prediction    it waits for its outcome
+//!   5  1  length(label)  label        [framed prediction]  it was learned from; without the prediction if it cannot be corrected
+//!   5  2                              framed prediction    another prediction of the respondent was learned from
+//!   5  3  outcome and its record ([`Stored`])
+//!   5  4                              framed prediction    it waits, and is the one of its group that gets the label of the policy
+//!   5  5  time  length(label)  label  framed prediction    its outcome was of this time; its example is held until its window closes
 //! ```
 
 use std::{
@@ -52,6 +53,13 @@ pub enum PredictionState {
     PassedOver,
     /// No outcome yet. If none comes, this prediction of its group gets the label of the policy.
     Chosen,
+    /// It has an outcome, and its example is made when its window closes.
+    Held {
+        /// The label of the outcome.
+        label: String,
+        /// The time of the outcome.
+        outcome_time: EventTime,
+    },
 }
 
 /// A [`PredictionState`], borrowed from an entry.
@@ -62,6 +70,7 @@ pub enum StateRef<'a> {
     Learned(&'a str),
     PassedOver,
     Chosen,
+    Held { label: &'a str, outcome_time: EventTime },
 }
 
 /// An entry, borrowed.
@@ -93,10 +102,10 @@ pub struct PendingEntries {
 }
 
 /// The format version of the entries. A changed layout needs a new version.
-const FORMAT: u8 = 4;
+const FORMAT: u8 = 5;
 
-/// The format before, with the same layout.
-const FORMAT_WITHOUT_CHOSEN: u8 = 3;
+/// Those before, with the same layout.
+const FORMATS_WITH_FEWER_STATES: [u8; 2] = [3, 4];
 
 /// The version of an outcome in an entry.
 const OUTCOME_FORMAT: u8 = 1;
@@ -106,6 +115,7 @@ const LEARNED: u8 = 1;
 const PASSED_OVER: u8 = 2;
 const OUTCOME: u8 = 3;
 const CHOSEN: u8 = 4;
+const HELD: u8 = 5;
 
 impl PredictionState {
     /// Borrows the state.
@@ -116,6 +126,9 @@ impl PredictionState {
             Self::Learned(label) => StateRef::Learned(label),
             Self::PassedOver => StateRef::PassedOver,
             Self::Chosen => StateRef::Chosen,
+            Self::Held { label, outcome_time } => {
+                StateRef::Held { label, outcome_time: *outcome_time }
+            }
         }
     }
 }
@@ -127,17 +140,29 @@ impl From<StateRef<'_>> for PredictionState {
             StateRef::Learned(label) => Self::Learned(label.to_owned()),
             StateRef::PassedOver => Self::PassedOver,
             StateRef::Chosen => Self::Chosen,
+            StateRef::Held { label, outcome_time } => {
+                Self::Held { label: label.to_owned(), outcome_time }
+            }
         }
     }
 }
 
-impl StateRef<'_> {
+impl<'a> StateRef<'a> {
+    /// The label of the outcome that it was joined with; none without one.
+    #[must_use]
+    pub fn label(self) -> Option<&'a str> {
+        match self {
+            Self::Learned(label) | Self::Held { label, .. } => Some(label),
+            Self::Waiting | Self::PassedOver | Self::Chosen => None,
+        }
+    }
+
     /// Whether it has no outcome, and an outcome or the policy may still make an example of it.
     #[must_use]
     pub fn is_waiting(self) -> bool {
         match self {
             Self::Waiting | Self::Chosen => true,
-            Self::Learned(_) | Self::PassedOver => false,
+            Self::Learned(_) | Self::PassedOver | Self::Held { .. } => false,
         }
     }
 
@@ -148,12 +173,15 @@ impl StateRef<'_> {
             Self::Waiting => bytes.push(WAITING),
             Self::Learned(label) => {
                 bytes.push(LEARNED);
-                let length = u32::try_from(label.len()).unwrap_or(u32::MAX);
-                bytes.extend_from_slice(&length.to_be_bytes());
-                bytes.extend_from_slice(label.as_bytes());
+                write_label(label, bytes);
             }
             Self::PassedOver => bytes.push(PASSED_OVER),
             Self::Chosen => bytes.push(CHOSEN),
+            Self::Held { label, outcome_time } => {
+                bytes.push(HELD);
+                bytes.extend_from_slice(&outcome_time.0.to_be_bytes());
+                write_label(label, bytes);
+            }
         }
     }
 }
@@ -165,20 +193,25 @@ impl<'a> PendingRef<'a> {
     /// [`CodecError`] if it has another format or is malformed.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, CodecError> {
         let (format, rest) = bytes.split_first().ok_or_else(|| malformed("no bytes"))?;
-        if ![FORMAT, FORMAT_WITHOUT_CHOSEN].contains(format) {
+        if *format != FORMAT && !FORMATS_WITH_FEWER_STATES.contains(format) {
             return Err(CodecError::OtherFormat { found: *format, known: FORMAT });
         }
         let (kind, rest) = rest.split_first().ok_or_else(|| malformed("no state"))?;
         Ok(match *kind {
             WAITING => Self::Prediction { state: StateRef::Waiting, record: rest },
             LEARNED => {
-                let label = split_label(rest).ok_or_else(|| malformed("no label"))?;
-                let (label, record) = label;
+                let (label, record) = split_label(rest).ok_or_else(|| malformed("no label"))?;
                 Self::Prediction { state: StateRef::Learned(label), record }
             }
             PASSED_OVER => Self::Prediction { state: StateRef::PassedOver, record: rest },
             OUTCOME => Self::Outcome(rest),
             CHOSEN => Self::Prediction { state: StateRef::Chosen, record: rest },
+            HELD => {
+                let (time, rest) = rest.split_first_chunk().ok_or_else(|| malformed("no time"))?;
+                let outcome_time = EventTime(i64::from_be_bytes(*time));
+                let (label, record) = split_label(rest).ok_or_else(|| malformed("no label"))?;
+                Self::Prediction { state: StateRef::Held { label, outcome_time }, record }
+            }
             other => return Err(malformed(&format!("unknown state {other}"))),
         })
     }
@@ -205,6 +238,13 @@ impl<'a> PendingRef<'a> {
 /// [`CodecError`] if they are malformed.
 pub fn decode_outcome(bytes: &[u8]) -> Result<(Outcome, Option<Original>), CodecError> {
     Stored::version(OUTCOME_FORMAT).decode(bytes)
+}
+
+/// Appends a text after its length.
+fn write_label(label: &str, bytes: &mut Vec<u8>) {
+    let length = u32::try_from(label.len()).unwrap_or(u32::MAX);
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(label.as_bytes());
 }
 
 /// Splits a text off that follows its length.
@@ -524,10 +564,15 @@ mod tests {
         }
     }
 
-    fn states() -> [PredictionState; 4] {
-        let learned = PredictionState::Learned("yes".to_owned());
-        let chosen = PredictionState::Chosen;
-        [PredictionState::Waiting, learned, PredictionState::PassedOver, chosen]
+    fn states() -> [PredictionState; 5] {
+        let label = || "yes".to_owned();
+        [
+            PredictionState::Waiting,
+            PredictionState::Learned(label()),
+            PredictionState::PassedOver,
+            PredictionState::Chosen,
+            PredictionState::Held { label: label(), outcome_time: EventTime(-5) },
+        ]
     }
 
     #[test]
@@ -593,7 +638,9 @@ mod tests {
     #[test]
     fn malformed_entries_are_refused() {
         let learned = [FORMAT, LEARNED, 0, 0, 0, 2, b'y'];
-        for bytes in [&[][..], &[FORMAT], &[FORMAT, 9], &learned, &learned[..4]] {
+        let held = [FORMAT, HELD, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 2, b'y'];
+        let cut = [&learned[..], &learned[..4], &held, &held[..12], &held[..6]];
+        for bytes in [&[][..], &[FORMAT], &[FORMAT, 9]].into_iter().chain(cut) {
             let parsed = PendingRef::parse(bytes).map(drop);
             assert!(matches!(parsed, Err(CodecError::Unreadable { .. })), "{bytes:?}");
         }

@@ -21,6 +21,8 @@ pub struct JoinSettings {
     pub predictions_max: usize,
     /// Treatment of a prediction without an outcome.
     pub unlabelled: UnlabelledPolicy,
+    /// When labelled examples are made.
+    pub emit: Emit,
     /// The configured labels.
     pub classes: Vec<String>,
 }
@@ -83,6 +85,29 @@ pub enum LearnFrom {
     Last,
     /// Each prediction.
     Every,
+}
+
+/// When the labelled example of a prediction with an outcome is made, as the `EmitStrategy` of windows in Kafka Streams (KIP-825).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Emit {
+    /// At once. An outcome that replaces another makes a correction.
+    OnUpdate,
+    /// When the window and grace of the prediction have passed, with the label that it has by then: as late as the examples
+    /// without an outcome, so that those of one time come together.
+    OnClose,
+}
+
+impl Emit {
+    /// The one for a policy, if none is set. Where no outcome is a label, examples at once would be of those with an outcome
+    /// only, and as long as the first window is open, every example would be.
+    #[must_use]
+    pub fn default_for(policy: &UnlabelledPolicy) -> Self {
+        match policy {
+            UnlabelledPolicy::Drop => Self::OnUpdate,
+            UnlabelledPolicy::Label(_) => Self::OnClose,
+        }
+    }
 }
 
 /// Treatment of a prediction whose window closes without an outcome.

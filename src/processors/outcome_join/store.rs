@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     events::{
-        action::{ExampleActionRef, ExampleActions, ExampleActionsRef},
         answered::{AnsweredCodec, Encoded},
-        labelled_example::{
-            ExampleOrigin, ExamplePredictionRef, LabelledExample, LabelledExampleRef,
-        },
+        labelled_example::LabelledExample,
         outcome::Outcome,
         prediction::{Prediction, PredictionRef},
     },
@@ -16,20 +13,21 @@ use crate::{
         actions::ActedStore,
         metrics::ApplicationMetrics,
         outcome_join::{
+            examples::Labelled,
             pending::{
                 Pending, PendingCodec, PendingEntries, PendingRef, PredictionState, StateRef,
                 decode_outcome,
             },
-            settings::{ConflictPolicy, JoinSettings, LearnFrom, UnlabelledPolicy},
+            settings::{ConflictPolicy, Emit, JoinSettings, LearnFrom, UnlabelledPolicy},
         },
         waiting::Waiting,
     },
 };
 use foretell_streams::{
-    codec::{Codec as _, CodecError},
+    codec::Codec as _,
     state::{Position, StateError, StoreId, WindowHandle},
     time::EventTime,
-    topology::{Context, Original, ProcessError, Record, TopologyBuilder},
+    topology::{Context, Original, ProcessError, TopologyBuilder},
 };
 
 pub(super) type JoinContext<'t> = Context<'t, Encoded<LabelledExample>>;
@@ -60,19 +58,10 @@ pub struct OutcomeStore {
 enum Settlement<'s> {
     /// Nothing.
     Ignored,
-    /// Its first example.
+    /// An example.
     Joined,
-    /// An example in place of that with another label.
+    /// Another label in its example.
     Corrected { replaced: &'s str },
-}
-
-/// The label of an example.
-struct Labelled<'a> {
-    label: &'a str,
-    /// None if the label is from the policy for unlabelled predictions.
-    outcome_time: Option<EventTime>,
-    /// The label that a correction replaces.
-    replaced: Option<&'a str>,
 }
 
 /// An outcome that is stored.
@@ -106,7 +95,6 @@ impl OutcomeStore {
     /// Completes an entry that can no longer be joined.
     pub(super) fn expire(
         &self,
-        position: Position,
         entry: PendingRef<'_>,
         ctx: &mut JoinContext<'_>,
     ) -> Result<(), ProcessError> {
@@ -118,26 +106,12 @@ impl OutcomeStore {
                     return Ok(());
                 };
                 let labelled = Labelled { label, outcome_time: None, replaced: None };
-                let read = |prediction: PredictionRef<'_>| {
-                    let example = self.example(prediction, labelled, ctx)?;
-                    Ok::<_, StateError>((prediction.respondent_id.to_owned(), example))
-                };
-                match self.codec.predictions.read(record, read) {
-                    Ok(read) => {
-                        let (respondent, example) = read?;
-                        forward(&respondent, example, position.time + self.settings.window, ctx)
-                    }
-                    Err(CodecError::Unavailable { message }) => Err(ProcessError::Retry(message)),
-                    // It was written with a schema that the registry does not have any more. No retry would help.
-                    Err(error) => {
-                        tracing::error!(%error, "dropping a prediction without an outcome that cannot be read");
-                        Ok(())
-                    }
-                }
+                self.emit_stored(record, labelled, ctx)
             }
-            PendingRef::Prediction {
-                state: StateRef::Learned(_) | StateRef::PassedOver, ..
-            } => Ok(()),
+            PendingRef::Prediction { state, record } => match Labelled::held(state) {
+                Some(labelled) => self.emit_stored(record, labelled, ctx),
+                None => Ok(()),
+            },
             PendingRef::Outcome(bytes) => {
                 let (outcome, Some(original)) = self.outcome(bytes)? else { return Ok(()) };
                 self.count("unmatched", ctx);
@@ -146,6 +120,40 @@ impl OutcomeStore {
                 let message = format!("no prediction for respondent {respondent:?} in its window");
                 ctx.dead_letter(original, "unmatched_outcome", message);
                 Ok(())
+            }
+        }
+    }
+
+    /// Makes room for a prediction of a respondent who has as many as can be kept; false if the prediction is not kept itself. An
+    /// example that is held for the one that is not kept is made now.
+    pub(super) fn make_room(
+        &self,
+        prediction: PredictionRef<'_>,
+        state: StateRef<'_>,
+        entries: &PendingEntries,
+        ctx: &mut JoinContext<'_>,
+    ) -> Result<bool, ProcessError> {
+        ctx.count(&self.metrics.predictions_not_kept(), 1);
+        let oldest = entries.iter().find(|(_, entry)| entry.is_prediction());
+        match (self.settings.learn_from, oldest) {
+            // The earliest prediction is learned from, so this one is not needed.
+            (LearnFrom::First, _) | (_, None) => {
+                if let Some(labelled) = Labelled::held(state) {
+                    self.emit_closed(prediction, labelled, ctx)?;
+                }
+                Ok(false)
+            }
+            (LearnFrom::Last | LearnFrom::Every, Some((oldest, removed))) => {
+                if removed.is_waiting() {
+                    self.leaves(Waiting::Prediction, ctx);
+                }
+                if let PendingRef::Prediction { state, record } = removed
+                    && let Some(labelled) = Labelled::held(state)
+                {
+                    self.emit_stored(record, labelled, ctx)?;
+                }
+                ctx.window(&self.pending).remove_at(prediction.respondent_id, oldest);
+                Ok(true)
             }
         }
     }
@@ -176,7 +184,10 @@ impl OutcomeStore {
         match (state, self.settings.conflict) {
             (StateRef::Learned(_), ConflictPolicy::First) => false,
             (StateRef::Learned(_), ConflictPolicy::Last | ConflictPolicy::Max)
-            | (StateRef::Waiting | StateRef::PassedOver | StateRef::Chosen, _) => true,
+            | (
+                StateRef::Waiting | StateRef::PassedOver | StateRef::Chosen | StateRef::Held { .. },
+                _,
+            ) => true,
         }
     }
 
@@ -194,9 +205,11 @@ impl OutcomeStore {
         }
         let settlement = self.settle(state.borrow(), true, &outcome, ctx);
         if let Some(labelled) = settlement.labelled(&outcome) {
-            let example = self.example(prediction, labelled, ctx)?;
-            *state = PredictionState::Learned(outcome.label.clone());
-            forward(prediction.respondent_id, example, outcome.outcome_time, ctx)?;
+            let after = self.joined(state.borrow(), &outcome);
+            if matches!(after, StateRef::Learned(_)) {
+                self.emit(prediction, labelled, outcome.outcome_time, ctx)?;
+            }
+            *state = after.into();
         }
         let mut pending = ctx.window(&self.pending);
         match self.settings.learn_from {
@@ -228,7 +241,7 @@ impl OutcomeStore {
             return Ok(false);
         }
         let mut states = entries.iter().map(|(_, entry)| state_of(entry));
-        let learned = states.position(|state| matches!(state, StateRef::Learned(_)));
+        let learned = states.position(|state| state.label().is_some());
         let chosen = match (self.settings.learn_from, learned) {
             (LearnFrom::Every, _) => 0..entries.len(),
             // One prediction is learned from, so further outcomes are for that prediction.
@@ -239,10 +252,8 @@ impl OutcomeStore {
         for (index, (position, pending)) in entries.iter().enumerate() {
             let PendingRef::Prediction { state, record } = pending else { continue };
             let after = if chosen.contains(&index) {
-                if !self.learn(state, record, outcome, ctx)? {
-                    continue;
-                }
-                StateRef::Learned(&outcome.label)
+                let Some(after) = self.learn(state, record, outcome, ctx)? else { continue };
+                after
             } else if state.is_waiting() {
                 StateRef::PassedOver
             } else {
@@ -262,23 +273,40 @@ impl OutcomeStore {
         Ok(true)
     }
 
-    /// Forwards the example of a stored prediction and its outcome; false if the outcome changes nothing.
-    fn learn(
+    /// Joins a stored prediction with its outcome. Returns the new state; none if the outcome changes nothing.
+    fn learn<'o>(
         &self,
         state: StateRef<'_>,
         record: &[u8],
-        outcome: &Outcome,
+        outcome: &'o Outcome,
         ctx: &mut JoinContext<'_>,
-    ) -> Result<bool, ProcessError> {
+    ) -> Result<Option<StateRef<'o>>, ProcessError> {
         let has_record = !record.is_empty();
         let settlement = self.settle(state, has_record, outcome, ctx);
-        let Some(labelled) = settlement.labelled(outcome) else { return Ok(false) };
-        let example = self
-            .codec
-            .predictions
-            .read(record, |prediction| self.example(prediction, labelled, ctx))??;
-        forward(&outcome.respondent_id, example, outcome.outcome_time, ctx)?;
-        Ok(true)
+        let Some(labelled) = settlement.labelled(outcome) else { return Ok(None) };
+        let after = self.joined(state, outcome);
+        if matches!(after, StateRef::Learned(_)) {
+            let predictions = &self.codec.predictions;
+            predictions.read(record, |prediction| {
+                self.emit(prediction, labelled, outcome.outcome_time, ctx)
+            })??;
+        }
+        Ok(Some(after))
+    }
+
+    /// The state of a prediction that was joined with an outcome, or whose label an outcome has replaced.
+    fn joined<'o>(&self, before: StateRef<'_>, outcome: &'o Outcome) -> StateRef<'o> {
+        let Outcome { label, outcome_time, .. } = outcome;
+        let held = StateRef::Held { label, outcome_time: *outcome_time };
+        // What was held or learned from under another setting stays so.
+        match (before, self.settings.emit) {
+            (StateRef::Held { .. }, _) => held,
+            (StateRef::Learned(_), _) => StateRef::Learned(label),
+            (StateRef::Waiting | StateRef::PassedOver | StateRef::Chosen, emit) => match emit {
+                Emit::OnUpdate => StateRef::Learned(label),
+                Emit::OnClose => held,
+            },
+        }
     }
 
     /// Stores an outcome for later predictions; false if it is stored already.
@@ -312,52 +340,16 @@ impl OutcomeStore {
         outcome: &Outcome,
         ctx: &mut JoinContext<'_>,
     ) -> Settlement<'s> {
-        let (result, settlement) = match state {
-            StateRef::Waiting | StateRef::PassedOver | StateRef::Chosen => {
-                ("joined", Settlement::Joined)
-            }
-            StateRef::Learned(label) if label == outcome.label => {
-                ("duplicate", Settlement::Ignored)
-            }
-            StateRef::Learned(replaced)
-                if has_record && self.settings.replaces(&outcome.label, replaced) =>
-            {
+        let (result, settlement) = match state.label() {
+            None => ("joined", Settlement::Joined),
+            Some(label) if label == outcome.label => ("duplicate", Settlement::Ignored),
+            Some(replaced) if has_record && self.settings.replaces(&outcome.label, replaced) => {
                 ("corrected", Settlement::Corrected { replaced })
             }
-            StateRef::Learned(_) => ("conflicting", Settlement::Ignored),
+            Some(_) => ("conflicting", Settlement::Ignored),
         };
         self.count(result, ctx);
         settlement
-    }
-
-    /// The example of a prediction, with the actions that came due for its respondent up to the outcome, or within the window
-    /// if there is none. If every prediction is learned from, an example has the actions that its prediction caused.
-    fn example(
-        &self,
-        prediction: PredictionRef<'_>,
-        labelled: Labelled<'_>,
-        ctx: &mut JoinContext<'_>,
-    ) -> Result<Encoded<LabelledExample>, StateError> {
-        let PredictionRef { prediction_id, respondent_id, event_time, .. } = prediction;
-        let until = labelled.outcome_time.unwrap_or(event_time + self.settings.window);
-        let mut due = match &self.acted {
-            Some(acted) if until >= event_time => {
-                acted.between(respondent_id, (event_time, until), ctx)?
-            }
-            Some(_) | None => Vec::new(),
-        };
-        if self.settings.learn_from == LearnFrom::Every {
-            due.retain(|(_, acted)| acted.prediction_id == prediction_id);
-        }
-        let actions = ExampleActions::of(due.iter().map(|(time, acted)| ExampleActionRef {
-            action_id: &acted.action_id,
-            rule: &acted.rule,
-            rule_version: &acted.rule_version,
-            acted: acted.acted,
-            propensity: acted.propensity,
-            acted_at: *time,
-        }));
-        Ok(example(prediction, labelled, actions.borrow()))
     }
 
     pub(super) fn count(&self, result: &str, ctx: &mut JoinContext<'_>) {
@@ -388,41 +380,4 @@ impl Settlement<'_> {
         };
         Some(Labelled { label: &outcome.label, outcome_time: Some(outcome.outcome_time), replaced })
     }
-}
-
-fn example(
-    prediction: PredictionRef<'_>,
-    Labelled { label, outcome_time, replaced }: Labelled<'_>,
-    actions: ExampleActionsRef<'_>,
-) -> Encoded<LabelledExample> {
-    Encoded::new(LabelledExampleRef {
-        example_id: prediction.prediction_id,
-        respondent_id: prediction.respondent_id,
-        origin: ExampleOrigin::Stream,
-        event_time: prediction.event_time,
-        outcome_time,
-        label,
-        prediction: Some(ExamplePredictionRef {
-            prediction_id: prediction.prediction_id,
-            model_version: prediction.model_version,
-            predicted_at: prediction.predicted_at,
-            probabilities: prediction.probabilities,
-        }),
-        challenger: prediction.challenger,
-        correction: replaced.is_some(),
-        replaced,
-        actions,
-        answers: prediction.answers,
-    })
-}
-
-/// Forwards the example of a respondent.
-fn forward(
-    respondent: &str,
-    example: Encoded<LabelledExample>,
-    time: EventTime,
-    ctx: &mut JoinContext<'_>,
-) -> Result<(), ProcessError> {
-    let key = Some(respondent.as_bytes().to_vec());
-    ctx.forward(&Record { key, value: example, time })
 }

@@ -224,7 +224,7 @@ fn standing_of(entry: PendingRef<'_>) -> Option<Standing> {
         PendingRef::Prediction { state, .. } => Some(match state {
             StateRef::Waiting => Standing::Waiting,
             StateRef::Chosen => Standing::Chosen,
-            StateRef::Learned(_) => Standing::Learned,
+            StateRef::Learned(_) | StateRef::Held { .. } => Standing::Learned,
             StateRef::PassedOver => Standing::PassedOver,
         }),
         PendingRef::Outcome(_) => None,
