@@ -28,6 +28,7 @@ const MODES: &[(&[&str], &[&str])] = &[
     (&["scoring.when={ answers = 3 }", "scoring.at_session_end=true", "topics.partitions=16"], &[]),
     (&["scoring.when={ answers = 5 }", GAP, "streams.processing_guarantee=at_least_once"], &[]),
     (&["scoring.at_session_end=true", GAP, "sessions.max=31m", "outcomes.conflict=max"], &[]),
+    (&["outcomes.emit=on_close", "outcomes.conflict=last", "topics.partitions=16"], &[]),
     (
         &["scoring.when=every_event", "sessions.gap=1s", "sessions.max=1s", "topics.partitions=1"],
         &[],

@@ -67,7 +67,8 @@ fn outcomes_upgrade_to_the_labels_of_the_table_and_models_come_close_to_its_trut
     let summary = demo(&settings);
     let checks = at(&summary, "/checks").as_array().unwrap();
     assert!(checks.iter().all(|check| check["ok"] == Json::Bool(true)), "{summary}");
-    assert!(checks.iter().any(|check| check["name"] == "corrections replaced examples"));
+    let upgraded = "corrections replaced labels before their examples were made";
+    assert!(checks.iter().any(|check| check["name"] == upgraded), "{summary}");
     assert!(number_of(&summary, "/corrected") > 400, "{summary}");
 
     // Every outcome was joined with its prediction, and the highest one counts. Events that are not in the table were ignored.
