@@ -308,12 +308,7 @@ impl Reproduce {
         let shown = Mutex::new(Progress::new());
         let report = |phase: Phase, done: u32, of: u32| {
             let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-            let name = match phase {
-                Phase::Reading => "reading",
-                Phase::Tuning => "tuning",
-                Phase::Training => "training",
-            };
-            shown.bar(name, of.into()).set_position(done.into());
+            shown.bar(phase.name(), of.into()).set_position(done.into());
             !signal.is_stopped()
         };
         let found = reproduce::reproduce(config, cluster, library, &self.model, &report);

@@ -5,8 +5,14 @@ use std::{net::SocketAddr, time::Duration};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    app::{demo::DemoObserver, init::InitObserver, replay::ReplayObserver, tune::TuneObserver},
+    app::{
+        demo::DemoObserver,
+        init::InitObserver,
+        replay::{ReplayObserver, VariantReport},
+        tune::TuneObserver,
+    },
     cli::browser,
+    processors::learning::trainer::TrainingProgress,
 };
 use foretell_ml::training::Trial;
 
@@ -17,6 +23,8 @@ pub(super) struct Progress {
     best: Option<(f64, f64)>,
     /// Whether the dashboard is opened in a browser as soon as it is served.
     pub(super) opens_browser: bool,
+    /// The variant that is replayed, and its place.
+    variant: String,
 }
 
 const STYLE: &str = "{spinner} {prefix:<8} [{bar:30}] {pos}/{len} {msg}";
@@ -24,7 +32,7 @@ const STYLE: &str = "{spinner} {prefix:<8} [{bar:30}] {pos}/{len} {msg}";
 impl Progress {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::hidden();
-        Self { bar, best: None, opens_browser: false }
+        Self { bar, best: None, opens_browser: false, variant: String::new() }
     }
 
     /// The bar called `name`. If it is another one than before, it takes that one's place and has `of` steps.
@@ -98,11 +106,28 @@ impl TuneObserver for Progress {
 }
 
 impl ReplayObserver for Progress {
-    fn replayed(&mut self, variant: &str, done: u64, of: u64) {
+    fn begins(&mut self, variant: &str, number: usize, of: usize) {
+        self.variant = format!("{variant} ({number} of {of})");
+    }
+
+    fn replayed(&mut self, done: u64, of: u64) {
+        let variant = self.variant.clone();
         let bar = self.bar("replaying", of);
         bar.set_length(of);
         bar.set_position(done);
-        bar.set_message(variant.to_owned());
+        bar.set_message(variant);
+    }
+
+    fn training(&mut self, progress: &TrainingProgress) {
+        let TrainingProgress { training, phase, iteration, of } = progress;
+        let message =
+            format!("{}, training {training}: {} {iteration}/{of}", self.variant, phase.name());
+        self.bar("replaying", 0).set_message(message);
+    }
+
+    fn ended(&mut self, variant: &VariantReport) {
+        let VariantReport { name, seconds, counts, .. } = variant;
+        self.line(&format!("- {name}: {} trainings, {seconds:.0} s", counts.trainings));
     }
 }
 

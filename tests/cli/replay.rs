@@ -190,11 +190,16 @@ fn schedules_go_by_the_time_of_the_history_and_more_than_two_labels_are_judged()
 }
 
 #[test]
-fn a_summary_has_both_tables_and_every_failure() {
+fn a_summary_has_both_tables_and_every_failure_and_a_line_says_when_a_variant_is_complete() {
     let project = Project::new(&["no", "yes"], |age| usize::from(age >= 30));
     project.write("variants.toml", "[variants.impatient]\nlearning.time_max = \"1ms\"\n");
     let variants = project.path("variants.toml");
-    let output = project.start(&["--table", "--variants", &variants]).succeed(SOON);
+    let mut process = project.start(&["--table", "--variants", &variants]);
+    assert!(process.end(SOON).success(), "{}", process.errors());
+    let (output, errors) = (process.output(), process.errors());
+    for line in ["- current: 3 trainings, ", "- impatient: 3 trainings, "] {
+        assert!(errors.contains(line), "{line:?} in {errors}");
+    }
     for words in [
         "variant    predictions  labelled  trainings",
         "progressive metrics",

@@ -36,7 +36,11 @@ use crate::{
     },
     processors::{
         contract::ContractBoard,
-        learning::{learner::STATE_KEY, state::LearningState, trainer::Trainer},
+        learning::{
+            learner::STATE_KEY,
+            state::LearningState,
+            trainer::{Trainer, TrainingProgress},
+        },
         metrics::ApplicationMetrics,
         model_table::{CHAMPION, ModelTable, Serving},
         quality::QualityBoard,
@@ -70,6 +74,8 @@ pub(super) struct Parts<'a> {
     pub(super) codecs: Codecs,
     pub(super) clock: &'a Arc<HistoryClock>,
     pub(super) shutdown: &'a Shutdown,
+    /// Receives the progress of trainings.
+    pub(super) on_training: &'a dyn Fn(&TrainingProgress),
 }
 
 /// A variant that runs.
@@ -281,6 +287,9 @@ impl<'a> ReplayInstance<'a> {
             self.parts.clock.advance(POLL);
             self.tick_learner()?;
             while self.trainer.is_running() {
+                if let Some(progress) = self.trainer.progress() {
+                    (self.parts.on_training)(&progress);
+                }
                 anyhow::ensure!(self.parts.shutdown.wait(WAIT).is_none(), "stopped");
             }
             polls += 1;

@@ -29,7 +29,7 @@ mod source;
 mod table;
 mod task;
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use anyhow::Context;
 
@@ -57,6 +57,7 @@ use crate::{
     },
     config::{Config, Variant},
     events::labelled_example::{ExampleOrigin, LabelledExample},
+    processors::learning::trainer::TrainingProgress,
 };
 use foretell_avro::{local::LocalRegistry, registry::SchemaRegistry};
 use foretell_streams::{
@@ -78,8 +79,14 @@ pub enum Request {
 
 /// Receives the progress of a replay.
 pub trait ReplayObserver: InitObserver {
-    /// A variant has processed `done` of `of` records.
-    fn replayed(&mut self, variant: &str, done: u64, of: u64);
+    /// A variant begins, the `number`-th of `of`.
+    fn begins(&mut self, variant: &str, number: usize, of: usize);
+    /// The variant has processed `done` of `of` records.
+    fn replayed(&mut self, done: u64, of: u64);
+    /// The variant trains a model, and its records wait.
+    fn training(&mut self, progress: &TrainingProgress);
+    /// The variant has ended.
+    fn ended(&mut self, variant: &VariantReport);
 }
 
 /// Records between two reports of progress.
@@ -118,7 +125,8 @@ pub fn run(
     }
     let mut report = Report { source: described, variants: Vec::new(), is_stopped: false };
     let mut of_current: Option<Paired> = None;
-    for variant in &variants {
+    for (number, variant) in (1..).zip(&variants) {
+        observer.begins(&variant.name, number, variants.len());
         let run = replay.run(variant, observer);
         if shutdown.signal().is_stopped() {
             report.is_stopped = true;
@@ -128,6 +136,7 @@ pub fn run(
         let seed = current.learning.seed;
         result.improvement = of_current.as_ref().and_then(|of| paired.improvement_over(of, seed));
         of_current = of_current.or(Some(paired));
+        observer.ended(&result);
         report.variants.push(result);
     }
     Ok(report)
@@ -216,6 +225,8 @@ impl Replay<'_> {
             to.serve(config, bundle)?;
         }
         let codecs = self.source.codecs(to.cluster.codecs(config)?, config)?;
+        let observer = RefCell::new(observer);
+        let on_training = |progress: &TrainingProgress| observer.borrow_mut().training(progress);
         let mut instance = ReplayInstance::start(Parts {
             config,
             cluster: &to.cluster,
@@ -223,10 +234,11 @@ impl Replay<'_> {
             codecs,
             clock: &clock,
             shutdown: self.shutdown,
+            on_training: &on_training,
         })?;
         self.add_earlier(config, &to, &mut instance, needs_init)?;
         let mut feed = self.source.feed(config)?;
-        let fed = self.feed(&variant.name, feed.as_mut(), &mut instance, observer);
+        let fed = self.feed(feed.as_mut(), &mut instance, &observer);
         let (scores, counts) = instance.stop();
         let mut report = VariantReport::new(&variant.name, &scores, counts);
         if let Err(error) = fed {
@@ -271,10 +283,9 @@ impl Replay<'_> {
 
     fn feed(
         &self,
-        name: &str,
         feed: &mut dyn Feed,
         instance: &mut ReplayInstance<'_>,
-        observer: &mut dyn ReplayObserver,
+        observer: &RefCell<&mut dyn ReplayObserver>,
     ) -> anyhow::Result<()> {
         let stop = self.shutdown.signal();
         let mut number = 0_u64;
@@ -284,11 +295,11 @@ impl Replay<'_> {
             number += 1;
             if number.is_multiple_of(RECORDS_A_REPORT) {
                 let position = feed.position();
-                observer.replayed(name, position.done, position.of);
+                observer.borrow_mut().replayed(position.done, position.of);
             }
         }
         let position = feed.position();
-        observer.replayed(name, position.of, position.of);
+        observer.borrow_mut().replayed(position.of, position.of);
         Ok(())
     }
 }

@@ -45,6 +45,18 @@ pub enum Phase {
     Training,
 }
 
+impl Phase {
+    /// The name that users see.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reading => "reading",
+            Self::Tuning => "tuning",
+            Self::Training => "training",
+        }
+    }
+}
+
 /// Reports progress: the phase, and how much of it is done. Returns false to cancel the job: the process stops, or the job's
 /// time is over. It can be called from several threads.
 pub type Progress<'a> = &'a (dyn Fn(Phase, u32, u32) -> bool + Sync);
