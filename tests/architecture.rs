@@ -32,7 +32,7 @@ const FOREIGN_CRATES: &[(&str, &[&str])] = &[
     ("fjall",         &["crates/foretell-streams/src/state/disk/"]),
     ("lightgbm3_sys", &["crates/foretell-ml/src/lightgbm/"]),
     ("regex",         &["crates/foretell-rules/"]),
-    ("strsim",        &["crates/foretell-rules/", "src/app/new/"]),
+    ("strsim",        &["crates/foretell-rules/", "src/events/similar_name.rs"]),
     ("encoding_rs",   &["src/app/new/"]),
     ("chardetng",     &["src/app/new/"]),
     ("axum",          &["src/http/"]),

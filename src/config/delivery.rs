@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::config::{
     ConfigError, LazySecret, Secret, check, error,
-    keys::nearest,
     raw_delivery::{RawDelivery, RawEmail, RawQuietHours, RawRate, RawWebhook, SmtpTls},
     secret,
     source::Sources,
 };
-use crate::events::questionnaire::{QuestionnaireSchema, RowType};
+use crate::events::{
+    questionnaire::{QuestionnaireSchema, RowType},
+    similar_name::nearest,
+};
 
 /// The settings of `foretell deliver`.
 #[derive(Clone, Debug)]
@@ -236,7 +238,7 @@ impl At<'_> {
 
 /// The end of a problem with a name that is not one of `known`: the nearest one, if there is one.
 fn did_you_mean<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> String {
-    let near = nearest(name, known.map(|known| (known, known)));
+    let near = nearest(name, known);
     near.map_or(String::new(), |near| format!("; did you mean {near:?}?"))
 }
 

@@ -14,7 +14,10 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use crate::config::raw::RawConfig;
+use crate::{
+    config::raw::RawConfig,
+    events::similar_name::{nearest, nearest_of},
+};
 
 /// The kind of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,47 +71,15 @@ impl Keys {
         let (section, name) = split(key);
         let all = || self.0.keys().map(String::as_str);
         let beside = all().filter(|other| split(other).0 == section);
-        nearest(name, beside.map(|other| (split(other).1, other)))
+        nearest_of(name, beside.map(|other| (split(other).1, other)))
             .or_else(|| all().find(|other| split(other).1 == name))
-            .or_else(|| nearest(key, all().map(|other| (other, other))))
+            .or_else(|| nearest(key, all()))
     }
 }
 
 /// The section of a key, and the name in it.
 fn split(key: &str) -> (&str, &str) {
     key.rsplit_once('.').unwrap_or(("", key))
-}
-
-/// Of `names`, each paired with a result, the result of the most similar to `name`. At most a third of the letters may differ.
-pub(super) fn nearest<'a>(
-    name: &str,
-    names: impl Iterator<Item = (&'a str, &'a str)>,
-) -> Option<&'a str> {
-    let most = (name.chars().count() / 3).max(1);
-    let distances = names.map(|(other, stands_for)| (distance(name, other), stands_for));
-    distances.filter(|(distance, _)| *distance <= most).min().map(|(_, found)| found)
-}
-
-/// The edit distance: insertions, deletions, replacements, and swaps of adjacent letters.
-fn distance(one: &str, other: &str) -> usize {
-    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
-    let mut before_last: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=other.len()).collect();
-    for (row, letter) in one.iter().enumerate() {
-        let mut this = vec![row + 1];
-        for (column, beside) in other.iter().enumerate() {
-            let replaced = last[column] + usize::from(letter != beside);
-            let mut least = replaced.min(last[column + 1] + 1).min(this[column] + 1);
-            let is_swapped =
-                row > 0 && column > 0 && *letter == other[column - 1] && one[row - 1] == *beside;
-            if is_swapped {
-                least = least.min(before_last[column - 1] + 1);
-            }
-            this.push(least);
-        }
-        before_last = std::mem::replace(&mut last, this);
-    }
-    last[other.len()]
 }
 
 /// Deserializes any type from valid values, and records the fields.

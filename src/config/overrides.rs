@@ -3,10 +3,13 @@
 
 use std::ffi::OsString;
 
-use crate::config::{
-    ConfigError,
-    keys::{Keys, Kind, nearest},
-    source::Source,
+use crate::{
+    config::{
+        ConfigError,
+        keys::{Keys, Kind},
+        source::Source,
+    },
+    events::similar_name::nearest_of,
 };
 
 /// The prefix of the variables that set a key.
@@ -142,7 +145,7 @@ fn unknown(name: &str, keys: &Keys) -> String {
     // Compared without the prefix, which all have.
     let endings = known.iter().map(|name| (&name[PREFIX.len()..], name.as_str()));
     let problem = "it sets no key of the configuration";
-    match nearest(&name.to_uppercase()[PREFIX.len()..], endings) {
+    match nearest_of(&name.to_uppercase()[PREFIX.len()..], endings) {
         Some(nearest) => format!("{problem}: did you mean {nearest}?"),
         None => format!(
             "{problem}: variables are {PREFIX}<SECTION>_<KEY>, such as {}",

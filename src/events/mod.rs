@@ -11,6 +11,8 @@ pub mod questionnaire;
 
 pub mod items;
 
+pub mod similar_name;
+
 pub mod answered;
 
 pub mod label;

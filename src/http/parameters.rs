@@ -5,7 +5,7 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 
-use crate::http::error::HttpError;
+use crate::{events::similar_name::hint, http::error::HttpError};
 
 /// A query parameter: its name and its description.
 pub type Named = (&'static str, &'static str);
@@ -32,9 +32,11 @@ impl Parameters {
                 let known: Vec<&str> = known.iter().map(|(known, _)| *known).collect();
                 return Err(wrong(match known.as_slice() {
                     [] => format!("there is no parameter `{name}`: this route has none"),
-                    known => {
-                        format!("there is no parameter `{name}`; there are {}", known.join(", "))
-                    }
+                    known => format!(
+                        "there is no parameter `{name}`{}; there are {}",
+                        hint(name, known),
+                        known.join(", ")
+                    ),
                 }));
             }
             if self.0[..number].iter().any(|(before, _)| before == name) {

@@ -88,17 +88,39 @@ fn refusals(instance: &Instance, answers: &Json) {
     refused(json!({"rows": []}), 400, "no member `rows`: the body has one of dataframe_split");
     let wrong = refused(json!({"instances": [{}, {"age": "old"}]}), 400, "`age` is \"old\"");
     assert_eq!(at(&wrong.body, "/row"), 1);
-    refused(json!({"instances": [{"ages": 3}]}), 400, "no field `ages`; there are");
+    let hint = "no field `ages` (did you mean age?); there are ";
+    for body in [
+        json!({"instances": [{"ages": 3}]}),
+        json!({"dataframe_records": [{"ages": 3}]}),
+        json!({"dataframe_split": {"columns": ["ages"], "data": [[3]]}}),
+        json!({"inputs": {"ages": [3]}}),
+    ] {
+        refused(body, 400, hint);
+    }
+    for (kind, body) in [
+        ("application/jsonlines", "{\"ages\": 3}\n"),
+        ("text/csv; header=present", "ages\n3\n"),
+        ("text/csv", "ages,education\n3,Masters\n"),
+    ] {
+        let answer = instance.ask(Method::POST, "/invocations", &[("content-type", kind)], body);
+        assert_eq!(answer.status, 400, "{answer:?}");
+        let detail = at(&answer.body, "/detail").as_str().unwrap();
+        assert!(detail.contains(hint), "{kind}: {detail}");
+    }
+    refused(json!({"instances": [{"salary": 3}]}), 400, "no field `salary`; there are ");
     let large = json!({"instances": [{"education": "x".repeat(2 << 20)}]});
     refused(large, 413, "65536");
     let infer = |body: &Json| instance.post("/v2/models/adult/infer", body);
     let tensor = |shape: Json| json!({"inputs": [{"name": "age", "datatype": "FP64", "shape": shape, "data": [1]}]});
+    let misspelt = json!({"name": "ages", "datatype": "FP64", "shape": [1], "data": [1]});
+    let misspelt = json!({ "inputs": [misspelt] });
     for (body, words) in [
         (json!({}), "missing field `inputs`"),
         (json!({"inputs": []}), "1 to 30 rows"),
         (tensor(json!([2])), "shape [2]"),
         (tensor(json!([-1])), "invalid value"),
         (json!({"inputs": [], "outputs": [{"name": "score"}]}), "no output `score`"),
+        (misspelt, hint),
     ] {
         let answer = infer(&body);
         assert_eq!(answer.status, 400, "{answer:?}");

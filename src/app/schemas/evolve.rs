@@ -5,7 +5,10 @@ use std::fs;
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
-use crate::app::schemas::history::{History, Version, parse};
+use crate::{
+    app::schemas::history::{History, Version, parse},
+    events::similar_name,
+};
 
 /// One change to the outermost record of a schema. A `kind` is a type besides null: a name such as `string`, or JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +110,8 @@ fn index_of(fields: &[Value], name: &str) -> anyhow::Result<usize> {
     let index = fields.iter().position(|field| field["name"] == name);
     index.with_context(|| {
         let known: Vec<&str> = fields.iter().filter_map(|field| field["name"].as_str()).collect();
-        format!("there is no field {name}; there are {}", known.join(", "))
+        let hint = similar_name::hint(name, &known);
+        format!("there is no field {name}{hint}; there are {}", known.join(", "))
     })
 }
 

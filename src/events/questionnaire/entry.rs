@@ -4,12 +4,15 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::events::questionnaire::{
-    Answer, AnswerRow, INVALID_VALUE, MISSING_FIELD, MomentKind, Question, QuestionnaireEvent,
-    QuestionnaireSchema,
-    answer::{self, Unfit},
-    id::IdKind,
-    spelling,
+use crate::events::{
+    questionnaire::{
+        Answer, AnswerRow, INVALID_VALUE, MISSING_FIELD, MomentKind, Question, QuestionnaireEvent,
+        QuestionnaireSchema,
+        answer::{self, Unfit},
+        id::IdKind,
+        spelling,
+    },
+    similar_name,
 };
 use foretell_streams::time::{EventTime, WallTime};
 
@@ -20,12 +23,15 @@ pub enum EntryError {
     #[error("an event is a JSON object with a value for each field")]
     NotAnObject,
     /// A field that the schema does not have, or that is ignored.
-    #[error("there is no field `{field}`; there are {known}")]
+    #[error(
+        "there is no field `{field}`{}; there are {}",
+        similar_name::hint(field, known), known.join(", ")
+    )]
     UnknownField {
         /// The name of the field.
         field: String,
         /// The known names.
-        known: String,
+        known: Vec<String>,
     },
     /// A required field is missing. Its class in the stream is [`MISSING_FIELD`].
     #[error("field `{field}` is missing or empty")]
@@ -131,10 +137,9 @@ impl QuestionnaireSchema {
                 Some(place) => answers[place] = self.answer_of_json(place, name, value)?,
                 None if self.is_known(name) => {}
                 None => {
-                    let known: Vec<&str> =
-                        self.questions().iter().map(|question| question.name.as_str()).collect();
-                    let field = name.clone();
-                    return Err(EntryError::UnknownField { field, known: known.join(", ") });
+                    let known = self.questions().iter().map(|question| question.name.clone());
+                    let (field, known) = (name.clone(), known.collect());
+                    return Err(EntryError::UnknownField { field, known });
                 }
             }
         }
@@ -269,8 +274,8 @@ impl QuestionnaireSchema {
     }
 
     fn unknown(&self, name: &str) -> EntryError {
-        let known: Vec<_> = self.names().collect();
-        EntryError::UnknownField { field: name.to_owned(), known: known.join(", ") }
+        let known = self.names().map(ToOwned::to_owned).collect();
+        EntryError::UnknownField { field: name.to_owned(), known }
     }
 
     /// The names of the fields of an event: metadata, then the questions of this source.

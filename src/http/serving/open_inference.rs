@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use crate::{
-    events::questionnaire::Primitive,
+    events::{questionnaire::Primitive, similar_name::hint},
     http::{
         ServingState, body,
         error::HttpError,
@@ -223,7 +223,8 @@ impl InferCall {
         let wanted: Vec<String> = request.outputs.into_iter().map(|output| output.name).collect();
         if let Some(unknown) = wanted.iter().find(|name| !OUTPUTS.contains(&name.as_str())) {
             return Err(invalid(format!(
-                "there is no output `{unknown}`; there are {}",
+                "there is no output `{unknown}`{}; there are {}",
+                hint(unknown, &OUTPUTS),
                 OUTPUTS.join(", ")
             )));
         }

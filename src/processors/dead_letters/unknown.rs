@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::processors::{
-    dead_letters::{DeadLetters, Wanted, letter::Entry},
-    metrics::DEAD_LETTER_CLASSES,
+use crate::{
+    events::similar_name,
+    processors::{
+        dead_letters::{DeadLetters, Wanted, letter::Entry},
+        metrics::DEAD_LETTER_CLASSES,
+    },
 };
 use foretell_streams::{
     record::Topic,
@@ -27,7 +30,10 @@ const NAMED_MAX: usize = 50;
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLettersError {
     /// A class that is none of Foretell's, and has no letter.
-    #[error("there is no class {class:?} of dead letters; there are {}", known.join(", "))]
+    #[error(
+        "there is no class {class:?} of dead letters{}; there are {}",
+        similar_name::hint(class, known), known.join(", ")
+    )]
     UnknownClass {
         /// The class.
         class: String,
@@ -35,7 +41,11 @@ pub enum DeadLettersError {
         known: Vec<String>,
     },
     /// A topic that does not exist, and of whose records there is no letter.
-    #[error("topic {topic:?} does not exist, and no dead letter is of it; {}", of_letters(known))]
+    #[error(
+        "topic {topic:?} does not exist, and no dead letter is of it{}; {}",
+        similar_name::hint(topic, known),
+        of_letters(known)
+    )]
     UnknownTopic {
         /// The topic.
         topic: String,

@@ -3,7 +3,10 @@
 use serde_json::Value as Json;
 
 use crate::{
-    events::command::{Command, CommandKind},
+    events::{
+        command::{Command, CommandKind},
+        similar_name::hint,
+    },
     processors::gateway::{GatewayError, entry},
 };
 use foretell_streams::{
@@ -48,7 +51,8 @@ impl CommandRequest {
         };
         if let Some(unknown) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
             return refuse(format!(
-                "there is no field `{unknown}`; there are {}",
+                "there is no field `{unknown}`{}; there are {}",
+                hint(unknown, &FIELDS),
                 FIELDS.join(", ")
             ));
         }

@@ -12,6 +12,7 @@ use crate::{
             WITHDRAWN_HEADER, schema::position_of, time_of_json,
         },
         respondent::RespondentQuery,
+        similar_name::hint,
         topics::Topics,
     },
     processors::{event_time::TimeBounds, gateway::GatewayError},
@@ -150,8 +151,8 @@ impl EntrySettings {
             ));
         };
         if let Some(unknown) = fields.keys().find(|name| !OUTCOME_FIELDS.contains(&name.as_str())) {
-            let known = OUTCOME_FIELDS.join(", ");
-            return refuse(format!("there is no field `{unknown}`; there are {known}"));
+            let (hint, known) = (hint(unknown, &OUTCOME_FIELDS), OUTCOME_FIELDS.join(", "));
+            return refuse(format!("there is no field `{unknown}`{hint}; there are {known}"));
         }
         let given = |name: &str| fields.get(name).filter(|value| !value.is_null());
         let respondent_id = given(RESPONDENT_ID).unwrap_or(&Json::Null);
