@@ -55,12 +55,13 @@ fn warnings_of(config: &Config, table: &TableSettings, rows: &[Row]) -> Vec<Stri
             first.0,
         ));
     }
-    // Rows with the same event identity are one visit.
+    // Rows with the same event id are one event; each one without an id is an event of its own.
+    let mut named = BTreeSet::new();
     let visits = rows.iter().filter(|row| !row.respondent_id.is_empty()).filter_map(|row| {
-        Some((row.respondent_id.as_str(), row.event_time?, row.event_id.as_str()))
+        let (respondent, id) = (row.respondent_id.as_str(), row.event_id.as_str());
+        let is_event = id.is_empty() || named.insert((respondent, id));
+        row.event_time.filter(|_| is_event).map(|at| (respondent, at))
     });
-    let visits: BTreeSet<(&str, EventTime, &str)> = visits.collect();
-    let visits = visits.into_iter().map(|(respondent, at, _)| (respondent, at));
     warnings.extend(
         returning::warning(visits, &config.join).map(|warning| format!("{path}: {warning}")),
     );

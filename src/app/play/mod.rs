@@ -19,7 +19,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
     app::{
-        play::outcomes::{Delays, Visit},
+        play::{
+            metadata::EventNames,
+            outcomes::{Delays, Visit},
+        },
         table::Row,
     },
     events::{
@@ -47,6 +50,7 @@ mod batch_join;
 mod event_factory;
 mod expectation;
 pub mod io;
+mod metadata;
 mod outcomes;
 mod pace;
 mod session_ends;
@@ -156,6 +160,7 @@ impl Script {
         let mut script = Self::default();
         let mut respondents: BTreeSet<String> = BTreeSet::new();
         let mut predictions: BTreeSet<String> = BTreeSet::new();
+        let mut names = EventNames::default();
         let delays = Delays::new(rows, settings);
         script.has_companions = factory.has_companions();
         factory.ahead = pace::ahead(rows, settings);
@@ -167,7 +172,7 @@ impl Script {
         for row in rows {
             let respondent = factory.new_respondent("row");
             let mut event = factory.event_of(&respondent, at, row.answers.clone());
-            set_metadata(&mut event, row, factory, settings);
+            let is_alone = metadata::set(&mut event, row, (factory, &mut names), settings);
             let event = settings.left(event, factory);
             if !factory.accepts(&event) {
                 script.rejected_rows += 1;
@@ -186,7 +191,9 @@ impl Script {
                 Some(_) => script.push_outcomes(&visit, row, &delays, &mut rng),
                 None => script.push_label(&visit, &row.label, &settings.pace, &mut rng),
             }
-            script.push_questionnaire(event, &row.truth, (factory, &settings.pace), &mut rng);
+            let is_split = rng.random_ratio(1, SPLIT_ONE_IN) && is_alone;
+            let whole = WholeEvent { event, is_split, truth: &row.truth };
+            script.push_questionnaire(whole, (factory, &settings.pace), &mut rng);
             if settings.with_actions {
                 script.push_conditional(&visit, row, &settings.join);
             }
@@ -367,12 +374,10 @@ impl Script {
 
     fn push_questionnaire(
         &mut self,
-        event: QuestionnaireEvent,
-        truth: &[f64],
+        WholeEvent { event, is_split, truth }: WholeEvent<'_>,
         (factory, pace): (&EventFactory, &Pace),
         rng: &mut StdRng,
     ) {
-        let is_split = rng.random_ratio(1, SPLIT_ONE_IN);
         // The first piece is a little earlier, and has the questions before a random one.
         let questions = factory.answered(&event.answers).len();
         let cut = rng.random_range(1..questions.max(2));
@@ -420,25 +425,12 @@ impl Script {
     }
 }
 
-/// Replaces generated metadata of `event` by what the table has.
-fn set_metadata(
-    event: &mut QuestionnaireEvent,
-    row: &Row,
-    factory: &EventFactory,
-    settings: &PlaySettings,
-) {
-    if let Some(time) = row.event_time.filter(|_| settings.with_times) {
-        event.event_time = time - settings.pace.moved_back;
-    }
-    if !row.respondent_id.is_empty() {
-        event.respondent_id.clone_from(&row.respondent_id);
-        // A respondent may have several rows: the event time makes the event ids distinct.
-        let name = format!("{}-{}", row.respondent_id, event.event_time.0);
-        event.event_id = factory.event_id(&name);
-    }
-    if !row.event_id.is_empty() {
-        event.event_id.clone_from(&row.event_id);
-    }
+/// The questionnaire of a row.
+struct WholeEvent<'a> {
+    event: QuestionnaireEvent,
+    /// Whether it is to be sent in two pieces, if that is possible.
+    is_split: bool,
+    truth: &'a [f64],
 }
 
 /// Events of one new respondent in each partition, which advance stream time everywhere to `at`. With companions, each has parts,

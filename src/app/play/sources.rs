@@ -14,7 +14,9 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     app::cluster::Cluster,
     config::Config,
-    events::questionnaire::{EventSource, QuestionnaireEvent, QuestionnaireSchema, RowLayout},
+    events::questionnaire::{
+        EventIdentity, EventSource, QuestionnaireEvent, QuestionnaireSchema, RowLayout,
+    },
 };
 use foretell_streams::{
     codec::{Codec, CodecError},
@@ -104,9 +106,12 @@ impl PlaySources {
             EventSource::Lead => whole.event_id.clone(),
             EventSource::Companion(_) if !source.schema.names_events() => String::new(),
             EventSource::Companion(_) => {
-                let by_time = || format!("{}-{}", whole.respondent_id, whole.event_time.0);
+                // Without an id, rows of a respondent at one time differ by their content only, as the events of the lead do.
+                let lead = &self.sources[0].schema;
+                let by_content =
+                    || EventIdentity::of(whole, lead.questions(), lead.layout(), &[]).id();
                 let named = Some(&whole.event_id).filter(|id| !id.is_empty());
-                source.schema.event_id_of_name(&named.map_or_else(by_time, Clone::clone))
+                source.schema.event_id_of_name(&named.map_or_else(by_content, Clone::clone))
             }
         };
         QuestionnaireEvent {
@@ -160,7 +165,7 @@ impl PlaySources {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{collections::BTreeSet, fs};
 
     use super::*;
     use crate::app::{
@@ -193,6 +198,14 @@ mod tests {
 
     /// Live traffic of a table.
     fn opened() -> (EventFactory, Script, PlaySettings) {
+        opened_of("who,id,age,job,out\nann,7,39,cook,no\nbob,8,40,,yes\n", true, false)
+    }
+
+    fn opened_of(
+        table: &str,
+        has_ids: bool,
+        with_times: bool,
+    ) -> (EventFactory, Script, PlaySettings) {
         let folder = tempfile::tempdir().unwrap();
         let avsc = |fields: &str| {
             format!(
@@ -200,15 +213,16 @@ mod tests {
                 {{"name":"age","type":["null","int"],"default":null}},{fields}]}}"#
             )
         };
-        let visit = avsc(r#"{"name":"id","type":"string"},{"name":"done","type":"boolean"}"#);
+        let id = if has_ids { r#"{"name":"id","type":"string"},"# } else { "" };
+        let visit = avsc(&format!(r#"{id}{{"name":"done","type":"boolean"}}"#));
+        let toml = if has_ids { TOML.to_owned() } else { TOML.replace("event_id = \"id\"", "") };
         let order = avsc(
             r#"{"name":"number","type":"long"},{"name":"job","type":["null","string"],"default":null}"#,
         );
-        let table = "who,id,age,job,out\nann,7,39,cook,no\nbob,8,40,,yes\n";
         for (name, text) in [
             ("visit.avsc", visit.as_str()),
             ("order.avsc", &order),
-            ("foretell.toml", TOML),
+            ("foretell.toml", &toml),
             ("play.csv", table),
         ] {
             fs::write(folder.path().join(name), text).unwrap();
@@ -230,7 +244,7 @@ mod tests {
                 moved_back: Duration::ZERO,
                 open_max: usize::MAX,
             },
-            with_times: false,
+            with_times,
             sessions: config.gather.sessions,
             join: config.join.clone(),
             with_actions: false,
@@ -275,6 +289,38 @@ mod tests {
         // The table's id is valid for both fields.
         assert_eq!(ids.collect::<Vec<_>>(), ["7", "7", "8"]);
         assert_eq!(script.waits_for_parts().unwrap().len(), 1, "before the last part of ann");
+    }
+
+    #[test]
+    fn rows_of_a_respondent_at_one_time_are_events_of_their_own() {
+        // Dates without a time of day: three rows of one day, two of them equal.
+        let day = "ann,1790000000000,39,cook,no\nann,1790000000000,40,cook,yes\n";
+        let day = format!("who,at,age,job,out\n{day}ann,1790000000000,40,cook,yes\n");
+        let check = |has_ids: bool, sent: usize, repeated: usize| {
+            let (_, script, _) = opened_of(&day, has_ids, true);
+            assert_eq!((script.repeated_rows, script.returning.len()), (repeated, 1));
+            let ids = |source: &EventSource| -> BTreeSet<String> {
+                let events =
+                    script.actions.iter().filter_map(|scheduled| match &scheduled.action {
+                        Action::Event { event, prediction_id, .. } if event.source == *source => {
+                            Some(prediction_id.clone())
+                        }
+                        Action::Event { .. }
+                        | Action::Outcome(_)
+                        | Action::OutcomeIf { .. }
+                        | Action::Bad { .. } => None,
+                    });
+                events.collect()
+            };
+            for source in [EventSource::Lead, EventSource::companion("orders")] {
+                assert_eq!(ids(&source).len(), sent, "{source:?}");
+                let (_, again, _) = opened_of(&day, has_ids, true);
+                assert_eq!(again.actions, script.actions, "each run makes the same ids");
+            }
+        };
+        check(true, 3, 0);
+        // Without event ids, an event is its content.
+        check(false, 2, 1);
     }
 
     #[test]
