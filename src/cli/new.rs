@@ -26,6 +26,7 @@ Examples:
   foretell demo --config visits/foretell.toml          run it
   foretell new export.csv.gz --label Churned --directory churn --event-time 'Signed up' --dates dmy
   foretell new rows.csv --label 5 --header no --ignore 1,2
+  foretell new visits.csv --label outcome --ignore 'Name, first' --ignore notes,agent
   foretell new visits.csv --label outcome --data-only  write the tables again from newer rows")]
 pub(super) struct New {
     /// The file: CSV with any of the usual delimiters and encodings, also compressed with gzip.
@@ -45,17 +46,19 @@ pub(super) struct New {
     /// The column that says when. Unset: the only date or time that every row has, or none.
     #[arg(long, value_name = "COLUMN")]
     event_time: Option<String>,
-    /// Columns to leave out, separated by commas; repeatable.
-    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    /// Columns to leave out, separated by commas; repeatable. A value that is the name of a column is this column, also with commas;
+    /// in a list, such a name has quotes around it.
+    #[arg(long, value_name = "COLUMNS")]
     ignore: Vec<String>,
-    /// Columns to learn from although they look like ids or free text, separated by commas; repeatable.
-    #[arg(long = "use", value_name = "COLUMN", value_delimiter = ',')]
+    /// Columns to learn from although they look like ids or free text; listed as for `--ignore`.
+    #[arg(long = "use", value_name = "COLUMNS")]
     used: Vec<String>,
     /// The positive one of two labels. Unset: the one that is not `no`, `false` or `0`, or else the rarer one.
     #[arg(long, value_name = "LABEL")]
     positive: Option<String>,
-    /// Texts that mean "no answer", separated by commas, in place of NA, N/A, NULL, None, NaN, ?, - and the like.
-    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    /// Texts that mean "no answer", separated by commas, in place of NA, N/A, NULL, None, NaN, ?, - and the like; repeatable. A text
+    /// with a comma has quotes around it.
+    #[arg(long, value_name = "TEXTS")]
     missing: Option<Vec<String>>,
     /// The character between two cells; `tab` is a tab. Unset: the one of , ; tab | that makes a table.
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]

@@ -163,6 +163,18 @@ fn the_demo_runs_on_what_is_written() {
 }
 
 #[test]
+fn the_demo_scores_each_of_several_rows_of_a_respondent_on_one_day() {
+    let rows = (0..200).map(|row| {
+        let label = if row * 7 % 10 < 4 { "yes" } else { "no" };
+        format!("c{},2026-05-{:02},{},{label}\n", row % 7, row / 20 + 1, row * row % 17)
+    });
+    let text = format!("who,day,x,out\n{}", rows.collect::<String>());
+    let options = ["--label", "out", "--respondent-id", "who"];
+    let summary = demo("visits.csv", text.as_bytes(), &options);
+    assert!(at(&summary, "/scored").as_u64() >= Some(60), "{summary}");
+}
+
+#[test]
 fn the_demo_runs_on_a_small_file_that_is_sorted_by_the_label() {
     demo("iris.csv", &table("iris.csv"), &["--label", "5"]);
 }

@@ -57,8 +57,10 @@ pub(super) type OddTexts = BTreeMap<Box<str>, u64>;
 /// What is known of a column.
 #[derive(Clone, Debug)]
 pub(super) struct ColumnSummary {
-    /// The name in the file.
+    /// The name in the file, or one by its number.
     pub(super) name: String,
+    /// Whether the header has no name for it.
+    pub(super) is_unnamed: bool,
     values_max: usize,
     pub(super) rows: u64,
     pub(super) missing: u64,
@@ -81,7 +83,7 @@ pub(super) struct ColumnSummary {
     /// Whether each whole number is one more than the one before it.
     pub(super) is_run: bool,
     last_whole: Option<i64>,
-    /// Rows of each sentinel, and the least other whole number.
+    /// Rows of each sentinel, however it is written, and the least other number.
     pub(super) sentinels: BTreeMap<i64, u64>,
     pub(super) least: f64,
     pub(super) day_first: MomentCounts,
@@ -104,6 +106,7 @@ impl ColumnSummary {
     pub(super) fn new(name: String, columns: usize) -> Self {
         Self {
             name,
+            is_unnamed: false,
             values_max: VALUES_MAX.min(VALUES_OF_ALL_MAX / columns.max(1)),
             rows: 0,
             missing: 0,
@@ -195,9 +198,12 @@ impl ColumnSummary {
             let (low, high) = self.ranges.entry(class).or_insert((value, value));
             (*low, *high) = (low.min(value), high.max(value));
         }
+        match number.whole_value().filter(|whole| SENTINELS.contains(whole)) {
+            Some(sentinel) => *self.sentinels.entry(sentinel).or_default() += 1,
+            None => self.least = self.least.min(value),
+        }
         if !number.is_whole() {
             self.is_run = false;
-            self.least = self.least.min(value);
             return;
         }
         self.codes += u64::from(number.is_code());
@@ -209,11 +215,6 @@ impl ColumnSummary {
         self.last_whole = Some(whole);
         let (low, high) = self.whole_range.unwrap_or((whole, whole));
         self.whole_range = Some((low.min(whole), high.max(whole)));
-        if SENTINELS.contains(&whole) {
-            *self.sentinels.entry(whole).or_default() += 1;
-        } else {
-            self.least = self.least.min(value);
-        }
     }
 
     fn add_moment(&mut self, text: &str) {

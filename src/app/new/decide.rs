@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::app::new::{
     column::ColumnSummary,
     form::{self, FileForm, Form, Kind},
+    ids::{self, is_named_as_id},
     labels::{Classes, Labels},
     names::{self, Names},
     units,
@@ -16,6 +17,7 @@ pub(super) enum Role {
     Answer,
     Label,
     RespondentId,
+    EventId,
     EventTime,
     Unused,
 }
@@ -93,8 +95,10 @@ pub(super) fn decide(
         } else if named.used.contains(&index) && !is_empty {
             (Role::Answer, "--use".to_owned())
         } else {
-            role_of(summary, &form)
+            role_of(summary, &form, index == 0)
         };
+        let reason =
+            if summary.is_unnamed { join(&reason, "no name in the header") } else { reason };
         let why = [reason.as_str(), form.why.as_str()];
         let why = why.iter().filter(|why| !why.is_empty()).copied().collect::<Vec<_>>().join("; ");
         columns.push(ColumnPlan {
@@ -109,7 +113,8 @@ pub(super) fn decide(
         });
     }
     choose_event_time(&mut columns, summaries, named.event_time, &mut notes)?;
-    choose_respondent(&mut columns, summaries, named, &mut notes)?;
+    ids::choose_event_id(&mut columns, summaries, named);
+    ids::choose_respondent(&mut columns, summaries, named, &mut notes)?;
     for (column, summary) in columns.iter_mut().zip(summaries) {
         column.missing = column.missing_share(summary);
     }
@@ -174,7 +179,8 @@ impl Decisions {
 impl ColumnPlan {
     /// Share of the rows without a value, from 0 to 1: blank, or with a text or a number that counts as missing.
     fn missing_share(&self, summary: &ColumnSummary) -> f64 {
-        let is_text = self.role == Role::RespondentId && !self.is_whole_id;
+        let is_text =
+            self.role == Role::EventId || (self.role == Role::RespondentId && !self.is_whole_id);
         let texts = if self.form.is_moment() { &summary.no_moments } else { &summary.no_numbers };
         let odd = self.form.odd.iter().filter_map(|text| texts.get(text));
         let sentinels =
@@ -186,7 +192,7 @@ impl ColumnPlan {
 }
 
 /// Whether a column is an answer, and if not, why.
-fn role_of(summary: &ColumnSummary, form: &Form) -> (Role, String) {
+fn role_of(summary: &ColumnSummary, form: &Form, is_first: bool) -> (Role, String) {
     let unused = |why: &str| (Role::Unused, why.to_owned());
     let filled = summary.filled();
     if filled == 0 {
@@ -195,14 +201,16 @@ fn role_of(summary: &ColumnSummary, form: &Form) -> (Role, String) {
     if summary.values.len() == 1 && summary.missing == 0 {
         return unused("always the same");
     }
+    // R and pandas give no name to the column with the names of rows, which is the first.
+    let names_rows = is_row_name(&summary.name) || (summary.is_unnamed && is_first);
     if summary.is_run && summary.is_unique() && filled >= ROWS_FOR_GUESSES {
         let range = summary.whole_range;
         let are_years = range.is_some_and(|(low, high)| low >= 1_800 && high <= 2_200);
-        if !are_years && (is_row_name(&summary.name) || !is_named_as_id(&summary.name)) {
+        if !are_years && (names_rows || !is_named_as_id(&summary.name)) {
             return unused("numbers the rows");
         }
     }
-    if is_row_name(&summary.name) {
+    if names_rows {
         return unused("names the rows");
     }
     if is_named_as_id(&summary.name) {
@@ -228,15 +236,10 @@ fn role_of(summary: &ColumnSummary, form: &Form) -> (Role, String) {
     (Role::Answer, String::new())
 }
 
-fn is_named_as_id(name: &str) -> bool {
-    let words = form::words_of(name);
-    matches!(words.last().map(String::as_str), Some("id" | "uuid" | "guid"))
-}
-
-/// Whether the name is one that R, pandas or nobody gives to a column with the names of rows.
+/// Whether the name is one that R or pandas gives to a column with the names of rows.
 fn is_row_name(name: &str) -> bool {
     let name = name.trim().to_lowercase();
-    matches!(name.as_str(), "" | "rownames" | "row_names" | "index") || name.starts_with("unnamed:")
+    matches!(name.as_str(), "rownames" | "row_names" | "index") || name.starts_with("unnamed:")
 }
 
 /// A value of the column as it is written for Foretell: the first one, or if that is odd, another.
@@ -302,55 +305,6 @@ fn choose_event_time(
                 names.join(", ")
             ));
         }
-    }
-    Ok(())
-}
-
-/// The respondent id: the column that the user names, or the first id that each row has one of its own.
-fn choose_respondent(
-    columns: &mut [ColumnPlan],
-    summaries: &[ColumnSummary],
-    named: &NamedColumns,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    if let Some(index) = named.respondent_id {
-        let column = &mut columns[index];
-        let is_free = matches!(column.role, Role::Answer | Role::Unused);
-        anyhow::ensure!(
-            is_free && summaries[index].filled() > 0,
-            "column {:?} cannot be the respondent id: it is empty, the label or the event time",
-            column.name
-        );
-        column.role = Role::RespondentId;
-        "--respondent-id".clone_into(&mut column.why);
-        return Ok(());
-    }
-    let is_id = |index: &usize| {
-        let (column, summary) = (&columns[*index], &summaries[*index]);
-        column.role == Role::Unused
-            && column.why.starts_with("an id")
-            && summary.is_unique()
-            && summary.missing == 0
-            && matches!(column.form.kind, Kind::Whole(_) | Kind::Category)
-            && column.form.unit.is_none()
-    };
-    let all: Vec<usize> = (0..columns.len()).collect();
-    let by_name = all.iter().find(|index| is_id(index) && is_named_as_id(&summaries[**index].name));
-    if let Some(index) = by_name.or_else(|| all.iter().find(|index| is_id(index))).copied() {
-        columns[index].role = Role::RespondentId;
-        "each row has its own".clone_into(&mut columns[index].why);
-        return Ok(());
-    }
-    let repeated = all.iter().find(|index| {
-        columns[**index].role == Role::Unused
-            && columns[**index].why.starts_with("an id")
-            && !summaries[**index].is_unique()
-    });
-    if let Some(index) = repeated {
-        notes.push(format!(
-            "values of {:?} come more than once: if they say who it is, name it with --respondent-id; if they are categories, with --use",
-            summaries[*index].name
-        ));
     }
     Ok(())
 }
@@ -444,6 +398,10 @@ fn name_fields(columns: &mut [ColumnPlan]) {
     }
     let mut fields = Names::new(&reserved);
     for (index, column) in columns.iter_mut().enumerate() {
+        if column.role == Role::EventId {
+            EVENT_ID.clone_into(&mut column.field);
+            continue;
+        }
         if column.role == Role::Unused {
             // Its name is shown only.
             column.field = names::valid(&column.name).unwrap_or_default();

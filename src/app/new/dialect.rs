@@ -53,8 +53,10 @@ pub(super) struct Dialect {
     /// Rows before the table.
     pub(super) preamble: usize,
     pub(super) has_header: bool,
-    /// The names of the columns.
+    /// The names of the columns, each with a text.
     pub(super) names: Vec<String>,
+    /// The columns without a name in the header, which are named by their numbers.
+    pub(super) unnamed: BTreeSet<usize>,
 }
 
 impl Dialect {
@@ -101,6 +103,7 @@ impl Dialect {
                 preamble: 0,
                 has_header: false,
                 names: Vec::new(),
+                unnamed: BTreeSet::new(),
             };
             let shape = Shape::of(&dialect.rows(sample));
             if best.as_ref().is_none_or(|(other, _)| shape.is_better_than(other)) {
@@ -127,7 +130,10 @@ impl Dialect {
             shape.columns
         );
         dialect.preamble = shape.preamble;
-        dialect.find_header(&rows[shape.preamble..], shape.columns, choice.header);
+        if choice.header != HeaderChoice::No {
+            dialect.preamble += title_rows(&rows[shape.preamble..], shape.columns);
+        }
+        dialect.find_header(&rows[dialect.preamble..], shape.columns, choice.header);
         Ok(dialect)
     }
 
@@ -139,16 +145,25 @@ impl Dialect {
             HeaderChoice::No => false,
             HeaderChoice::Guess => is_header(first, &rows[1..]),
         };
-        let mut names: Vec<String> =
-            (1..=columns).map(|column| format!("column_{column}")).collect();
+        let mut names = vec![String::new(); columns];
         if self.has_header {
             // R writes no name for the names of rows.
             let shift = columns.saturating_sub(first.len());
-            if shift > 0 {
-                names[..shift].fill(String::new());
-            }
             for (name, cell) in names.iter_mut().skip(shift).zip(first) {
                 cell.trim().clone_into(name);
+            }
+        }
+        for index in 0..columns {
+            if !names[index].is_empty() {
+                continue;
+            }
+            let mut name = format!("column_{}", index + 1);
+            while names.contains(&name) {
+                name.push('_');
+            }
+            names[index] = name;
+            if self.has_header {
+                self.unnamed.insert(index);
             }
         }
         self.names = names;
@@ -269,6 +284,19 @@ fn is_value(cell: &str) -> bool {
         || Moment::parse(cell, DayOrder::MonthFirst).is_some()
 }
 
+/// Number of rows with as many cells as the table has columns that are a title, such as `Report of May;;;` in the export of a
+/// spreadsheet: half of their cells or more are blank, and a row that names the columns comes after them.
+fn title_rows(rows: &[csv::StringRecord], columns: usize) -> usize {
+    let filled =
+        |row: &csv::StringRecord| row.iter().filter(|cell| !cell.trim().is_empty()).count();
+    let is_title = |row: &&csv::StringRecord| filled(row) * 2 <= columns;
+    let titles = rows.iter().take(PREAMBLE_MAX).take_while(is_title).count();
+    let Some(header) = rows.get(titles).filter(|_| titles > 0) else { return 0 };
+    // Row names have no name in a header, and are in each row below it.
+    let is_named = filled(header) + 1 >= columns && header.len() <= columns;
+    if is_named && is_header(header, &rows[titles + 1..]) { titles } else { 0 }
+}
+
 /// Whether the first row names the columns: none of its cells is a value, besides years, and some column below has values, or
 /// texts that come again while the first one does not.
 fn is_header(first: &csv::StringRecord, rest: &[csv::StringRecord]) -> bool {
@@ -344,9 +372,15 @@ mod tests {
         check("a,b\na,c\nb,b\n", ',', &["column_1", "column_2"]);
         check("150,4,setosa\n5.1,3.5,0\n4.9,3.0,0\n", ',', &["column_1", "column_2", "column_3"]);
         check("1,x\n2,y\n", ',', &["column_1", "column_2"]);
-        check("\"\",\"x\",\"y\"\n\"1\",2,a\n\"2\",3,b\n", ',', &["", "x", "y"]);
+        let sample = "\"\",\"x\",\"y\"\n\"1\",2,a\n\"2\",3,b\n";
+        let dialect = check(sample, ',', &["column_1", "x", "y"]);
+        assert_eq!(dialect.unnamed, BTreeSet::from([0]));
+        let sample = "column_4, ,y,\n1,2,a,\n2,3,b,\n";
+        let dialect = check(sample, ',', &["column_4", "column_2", "y", "column_4_"]);
+        assert_eq!(dialect.unnamed, BTreeSet::from([1, 3]));
         // R's `write.table`.
-        check("x y,z\n1,2,a\n2,3,b\n3,3,b\n", ',', &["", "x y", "z"]);
+        let dialect = check("x y,z\n1,2,a\n2,3,b\n3,3,b\n", ',', &["column_1", "x y", "z"]);
+        assert_eq!(dialect.unnamed, BTreeSet::from([0]));
         // Rows before the table, and names that are years.
         let dialect = check(
             "Report of May\n\nname,kind,2019,2020\na,k,1,2\nb,l,2,3\nc,m,3,4\n",
@@ -356,6 +390,35 @@ mod tests {
         assert_eq!(dialect.preamble, 1, "the CSV reader skips blank lines");
         let dialect = find("150,4,setosa\n5.1,3.5,1.4,0.2,0\n4.9,3,1.4,0.2,0\n4.7,3.2,1.3,0.2,0\n");
         assert_eq!((dialect.preamble, dialect.has_header), (1, false));
+    }
+
+    #[test]
+    fn titles_with_delimiters_are_before_the_table() {
+        let rows = "ann;3;2,5\nbob;4;3,5\ncyd;4;1,5\n";
+        for title in [
+            "Report 2024;;\n",
+            ";;\n;Report;\n",
+            "Report 2024;;\n;;\n",
+            "Report\nof May;;\n",
+            "\"Report; all\";;\n",
+        ] {
+            let found = check(&format!("{title}who;n;x\n{rows}"), ';', &["who", "n", "x"]);
+            assert_eq!(found.preamble, title.lines().count(), "{title}");
+        }
+        let found = check("Report;\nwho;n\nann;3\nbob;4\n", ';', &["who", "n"]);
+        assert_eq!(found.preamble, 1);
+        let sample = "Report;2024;;\nwho;n;x;y\nann;3;2,5;1\nbob;4;3,5;2\n";
+        assert_eq!(check(sample, ';', &["who", "n", "x", "y"]).preamble, 1);
+        // A header that lacks names is the header, and blank cells at the start of the rows are values.
+        for header in ["who;;", "who;n;"] {
+            assert_eq!(find(&format!("{header}\n{rows}")).preamble, 0, "{header}");
+        }
+        check("who;n;x\nann;;\nbob;;\ncyd;4;1,5\n", ';', &["who", "n", "x"]);
+        let sample = "ann;;\nbob;;\ncyd;4;1,5\ndan;2;3,5\n";
+        assert_eq!(find(sample).preamble, 0);
+        let choice = DialectChoice { header: HeaderChoice::No, ..DialectChoice::default() };
+        let sample = format!("Report 2024;;\nwho;n;x\n{rows}");
+        assert_eq!(Dialect::of_sample(&sample, choice).unwrap().preamble, 0);
     }
 
     #[test]

@@ -43,7 +43,14 @@ impl Application<'_> {
         let respondent = self.field_of(Role::RespondentId);
         let is_whole = respondent.is_some_and(|column| column.is_whole_id);
         let mut fields = vec![
-            json!({"name": EVENT_ID, "type": "string", "doc": "Names this event. Sent again under the same name, it is the same event."}),
+            json!({
+                "name": EVENT_ID,
+                "type": "string",
+                "doc": format!(
+                    "Names this event. Sent again under the same name, it is the same event.{}",
+                    in_file(self.field_of(Role::EventId))
+                ),
+            }),
             json!({
                 "name": self.respondent_id(),
                 "type": if is_whole { "long" } else { "string" },

@@ -288,12 +288,11 @@ impl Form {
             Kind::Whole(mark) | Kind::Decimal(mark) => {
                 let text = self.unit.strip(text)?;
                 let number = Number::parse(&text, mark)?;
-                let whole = number.whole();
-                if whole.is_some_and(|whole| self.sentinels.contains(&whole)) {
+                if number.whole_value().is_some_and(|whole| self.sentinels.contains(&whole)) {
                     return None;
                 }
                 if let Kind::Whole(_) = self.kind {
-                    whole.map(|whole| whole.to_string())
+                    number.whole().map(|whole| whole.to_string())
                 } else {
                     Some(number.text())
                 }
@@ -453,13 +452,33 @@ mod tests {
         check(&["1 234", "56"], Kind::Whole(POINT), &["1234", "56"]);
         check(&["007", "123"], Kind::Category, &["007", "123"]);
         check(&["12345678901234567890", "1"], Kind::Category, &["12345678901234567890", "1"]);
-        check(&["5", "-999", "7", "-999"], Kind::Whole(POINT), &["5", "", "7", ""]);
-        check(&["5", "-999", "-7", "-999"], Kind::Whole(POINT), &["5", "-999", "-7", "-999"]);
-        check(
-            &["5.5", "-999.0", "7", "-999.0"],
-            Kind::Decimal(POINT),
-            &["5.5", "-999.0", "7", "-999.0"],
-        );
+    }
+
+    #[test]
+    fn numbers_that_stand_for_no_answer_are_so_however_they_are_written() {
+        let whole = ["-999", "-9999", "-99999", "-999999"];
+        for sentinel in whole {
+            check(&["5", sentinel, "7", sentinel], Kind::Whole(POINT), &["5", "", "7", ""]);
+        }
+        for sentinel in ["-999", "-999.0", "-999.00", "-9999.0", "-9,999.0", "-999."] {
+            let cells = ["5.5", sentinel, "7", sentinel];
+            check(&cells, Kind::Decimal(POINT), &["5.5", "", "7", ""]);
+        }
+        for sentinel in ["-999", "-999,0", "-999,00"] {
+            let cells = ["5,5", sentinel, "7", sentinel];
+            check(&cells, Kind::Decimal(COMMA), &["5.5", "", "7", ""]);
+        }
+        // In one column, both are the same number.
+        check(&["5.5", "-999.0", "7", "-999"], Kind::Decimal(POINT), &["5.5", "", "7", ""]);
+        // With another negative number, and numbers that may well be values.
+        for (kind, cells) in [
+            (Kind::Whole(POINT), ["5", "-999", "-7", "-999"]),
+            (Kind::Decimal(POINT), ["5.5", "-999.0", "-7", "-999.0"]),
+            (Kind::Decimal(POINT), ["5.5", "-999.5", "7", "-999.5"]),
+            (Kind::Decimal(POINT), ["5.5", "9999.0", "7", "9999.0"]),
+        ] {
+            check(&cells, kind, &cells);
+        }
     }
 
     #[test]

@@ -95,9 +95,13 @@ impl Report {
     pub fn lines(&self) -> Vec<String> {
         let header = match (self.has_header, self.rows_skipped) {
             (true, 0) => "the first row names the columns".to_owned(),
-            (true, skipped) => format!("{skipped} rows skipped, the next one names the columns"),
+            (true, skipped) => {
+                format!("{} before the row that names the columns", rows_skipped(skipped))
+            }
             (false, 0) => "no row names the columns".to_owned(),
-            (false, skipped) => format!("{skipped} rows skipped, no row names the columns"),
+            (false, skipped) => {
+                format!("{} before the table, no row names the columns", rows_skipped(skipped))
+            }
         };
         let mut lines = vec![format!(
             "file: {} rows; encoding {} ({}); delimiter {}; {header}",
@@ -138,13 +142,17 @@ impl Report {
     }
 }
 
+fn rows_skipped(number: usize) -> String {
+    if number == 1 { "1 row skipped".to_owned() } else { format!("{number} rows skipped") }
+}
+
 impl ColumnPlan {
     pub(super) fn report(&self) -> ColumnReport {
         let is_used = self.role != Role::Unused;
         let kind = match (self.role, self.missing >= 1.0) {
             (_, true) => "-",
             (Role::RespondentId, _) if self.is_whole_id => "whole number",
-            (Role::RespondentId, _) => "text",
+            (Role::RespondentId | Role::EventId, _) => "text",
             (Role::Label, _) => "category",
             (Role::EventTime | Role::Answer | Role::Unused, _) => self.form.kind.name(),
         };
@@ -156,6 +164,7 @@ impl ColumnPlan {
                 Role::Answer => "answer",
                 Role::Label => "label",
                 Role::RespondentId => "respondent id",
+                Role::EventId => "event id",
                 Role::EventTime => "event time",
                 Role::Unused => "not used",
             },

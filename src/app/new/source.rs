@@ -10,16 +10,16 @@ use std::{
 };
 
 use anyhow::Context;
-use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
-use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
+use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_8};
 use flate2::read::MultiGzDecoder;
 
-use crate::app::new::progress::Steps;
+use crate::app::new::{
+    encoding::{self, EncodingGuess},
+    progress::Steps,
+};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 64 << 10;
-/// Bytes with letters other than ASCII that the encoding is guessed from.
-const GUESSED_BYTES_MAX: usize = 4 << 20;
 
 /// First bytes of files that are no text, with what to do.
 const OTHER_FORMATS: &[(&[u8], &str)] = &[
@@ -47,6 +47,10 @@ pub(super) struct Source {
     pub(super) encoding: &'static Encoding,
     /// Why this encoding.
     pub(super) encoding_reason: String,
+    /// Whether bytes that are not UTF-8 are read as those of another encoding.
+    is_mixed: bool,
+    /// What the user should look at, if the encoding is not certain.
+    pub(super) warning: Option<String>,
     /// Bytes of the file, as it is on disk.
     bytes: u64,
 }
@@ -76,6 +80,8 @@ impl Source {
             is_compressed: start.starts_with(b"\x1f\x8b"),
             encoding: UTF_8,
             encoding_reason: String::new(),
+            is_mixed: false,
+            warning: None,
             bytes: metadata.len(),
         };
         match encoding {
@@ -104,8 +110,10 @@ impl Source {
             guess.add(&chunk[..read]);
             steps.show("encoding", done.get(), self.bytes)?;
         }
-        let (encoding, reason) = guess.finish();
-        (self.encoding, self.encoding_reason) = (encoding, reason.to_owned());
+        let found = guess.finish();
+        self.encoding = found.encoding;
+        found.reason.clone_into(&mut self.encoding_reason);
+        (self.is_mixed, self.warning) = (found.is_mixed, found.warning);
         Ok(())
     }
 
@@ -136,11 +144,15 @@ impl Source {
         let (raw, done) = self.raw()?;
         Ok(Text {
             raw,
-            decoder: self.encoding.new_decoder_with_bom_removal(),
+            decoder: match self.is_mixed {
+                true => TextDecoder::Mixed,
+                false => TextDecoder::One(self.encoding.new_decoder_with_bom_removal()),
+            },
             encoding: self.encoding.name(),
             input: Vec::new(),
             output: VecDeque::new(),
             decoded: 0,
+            line: 1,
             after_return: false,
             is_at_end: false,
             done,
@@ -165,94 +177,25 @@ impl Read for Counted {
     }
 }
 
-/// Guesses the encoding of bytes that come in pieces.
-struct EncodingGuess {
-    /// Bytes at the start: byte order mark, or UTF-16 without one.
-    start: Vec<u8>,
-    detector: EncodingDetector,
-    guessed: usize,
-    /// The end of a piece that may be the start of a character.
-    tail: Vec<u8>,
-    is_utf8: bool,
-    is_ascii: bool,
-}
-
-impl Default for EncodingGuess {
-    fn default() -> Self {
-        Self {
-            start: Vec::new(),
-            detector: EncodingDetector::new(Iso2022JpDetection::Deny),
-            guessed: 0,
-            tail: Vec::new(),
-            is_utf8: true,
-            is_ascii: true,
-        }
-    }
-}
-
-impl EncodingGuess {
-    /// Bytes that tell UTF-16.
-    const START: usize = 4096;
-
-    fn add(&mut self, piece: &[u8]) {
-        let wanted = Self::START.saturating_sub(self.start.len()).min(piece.len());
-        self.start.extend_from_slice(&piece[..wanted]);
-        if !piece.is_ascii() {
-            self.is_ascii = false;
-            if self.guessed < GUESSED_BYTES_MAX {
-                self.guessed += piece.len();
-                self.detector.feed(piece, false);
-            }
-        }
-        if self.is_utf8 {
-            self.tail.extend_from_slice(piece);
-            match std::str::from_utf8(&self.tail) {
-                Ok(_) => self.tail.clear(),
-                Err(error) if error.error_len().is_none() => {
-                    self.tail.drain(..error.valid_up_to());
-                }
-                Err(_) => self.is_utf8 = false,
-            }
-        }
-    }
-
-    fn finish(mut self) -> (&'static Encoding, &'static str) {
-        if let Some((encoding, _)) = Encoding::for_bom(&self.start) {
-            return (encoding, "its byte order mark");
-        }
-        let zeros =
-            |odd: usize| self.start.iter().skip(odd).step_by(2).filter(|byte| **byte == 0).count();
-        let (even, odd, half) = (zeros(0), zeros(1), self.start.len() / 2);
-        if half > 1 && odd * 2 > half && even * 10 < half {
-            return (UTF_16LE, "every second byte is 0");
-        }
-        if half > 1 && even * 2 > half && odd * 10 < half {
-            return (UTF_16BE, "every second byte is 0");
-        }
-        if self.is_ascii {
-            return (UTF_8, "all characters are ASCII");
-        }
-        if self.is_utf8 && self.tail.is_empty() {
-            return (UTF_8, "it is valid UTF-8");
-        }
-        self.detector.feed(b"", true);
-        (
-            self.detector.guess(None, Utf8Detection::Deny),
-            "guessed from its letters, because it is not UTF-8",
-        )
-    }
+/// How bytes become text.
+enum TextDecoder {
+    One(Decoder),
+    /// UTF-8, and other bytes as [`encoding::OTHER`].
+    Mixed,
 }
 
 /// Text in UTF-8. `\r\n` and `\r` are `\n`.
 pub(super) struct Text {
     raw: Box<dyn Read>,
-    decoder: Decoder,
+    decoder: TextDecoder,
     encoding: &'static str,
     /// Bytes that are not decoded yet.
     input: Vec<u8>,
     output: VecDeque<u8>,
     /// Number of bytes that were decoded.
     decoded: u64,
+    /// The line that is decoded, from 1.
+    line: u64,
     /// Whether the last character was `\r`.
     after_return: bool,
     is_at_end: bool,
@@ -267,23 +210,10 @@ impl Text {
         let read = self.raw.read(&mut chunk)?;
         self.is_at_end = read == 0;
         self.input.extend_from_slice(&chunk[..read]);
-        let capacity = self.decoder.max_utf8_buffer_length_without_replacement(self.input.len());
-        let mut decoded = vec![0; capacity.unwrap_or(CHUNK * 4)];
-        let (result, used, written) = self.decoder.decode_to_utf8_without_replacement(
-            &self.input,
-            &mut decoded,
-            self.is_at_end,
-        );
-        if let DecoderResult::Malformed(..) = result {
-            let at = self.decoded + u64::try_from(used).unwrap_or(0);
-            return Err(io::Error::other(format!(
-                "byte {at} is not valid {}: name the encoding of the file with --encoding",
-                self.encoding
-            )));
-        }
+        let (text, used, is_malformed) = self.decode();
         self.decoded += u64::try_from(used).unwrap_or(0);
         self.input.drain(..used);
-        for &byte in &decoded[..written] {
+        for byte in text {
             match byte {
                 0 => {
                     return Err(io::Error::other(
@@ -291,13 +221,45 @@ impl Text {
                          --encoding",
                     ));
                 }
-                b'\r' => self.output.push_back(b'\n'),
                 b'\n' if self.after_return => {}
+                b'\n' | b'\r' => {
+                    self.line += 1;
+                    self.output.push_back(b'\n');
+                }
                 _ => self.output.push_back(byte),
             }
             self.after_return = byte == b'\r';
         }
+        if is_malformed {
+            return Err(io::Error::other(format!(
+                "line {}, byte {} of the file: it is not valid {}: mend it, or name the encoding of the file with --encoding; \
+                 without --encoding it is found",
+                self.line, self.decoded, self.encoding
+            )));
+        }
         Ok(())
+    }
+
+    /// The text of the input, the number of bytes that were used, and whether they end with malformed ones.
+    fn decode(&mut self) -> (Vec<u8>, usize, bool) {
+        let decoder = match &mut self.decoder {
+            TextDecoder::One(decoder) => decoder,
+            TextDecoder::Mixed => {
+                let mut text = String::with_capacity(self.input.len());
+                let used = encoding::split(&self.input, self.is_at_end, &mut |valid, others| {
+                    text.push_str(valid);
+                    text.push_str(&encoding::other_text(others));
+                });
+                let start = if self.decoded == 0 { text.strip_prefix('\u{feff}') } else { None };
+                return (start.unwrap_or(&text).as_bytes().to_vec(), used, false);
+            }
+        };
+        let capacity = decoder.max_utf8_buffer_length_without_replacement(self.input.len());
+        let mut text = vec![0; capacity.unwrap_or(CHUNK * 4)];
+        let (result, used, written) =
+            decoder.decode_to_utf8_without_replacement(&self.input, &mut text, self.is_at_end);
+        text.truncate(written);
+        (text, used, matches!(result, DecoderResult::Malformed(..)))
     }
 }
 
@@ -313,31 +275,6 @@ impl Read for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn guess(bytes: &[u8]) -> &'static str {
-        // In pieces, so that characters are cut.
-        let mut guess = EncodingGuess::default();
-        for piece in bytes.chunks(3) {
-            guess.add(piece);
-        }
-        guess.finish().0.name()
-    }
-
-    #[test]
-    fn encodings_are_found() {
-        let text = "größe;straße\n1,5;Café Zoë\n2,5;Weiß\n";
-        assert_eq!(guess(text.as_bytes()), "UTF-8");
-        assert_eq!(guess(b"a,b\n1,2\n"), "UTF-8");
-        assert_eq!(guess(format!("\u{feff}{text}").as_bytes()), "UTF-8");
-        assert_eq!(guess(&encoding_rs::WINDOWS_1252.encode(text).0), "windows-1252");
-        let utf16 = |to_bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
-            text.encode_utf16().flat_map(to_bytes).collect()
-        };
-        assert_eq!(guess(&utf16(u16::to_le_bytes)), "UTF-16LE");
-        assert_eq!(guess(&utf16(u16::to_be_bytes)), "UTF-16BE");
-        let russian = "имя;возраст\nИван;34\nМария;29\nДмитрий;41\n";
-        assert_eq!(guess(&encoding_rs::WINDOWS_1251.encode(russian).0), "windows-1251");
-    }
 
     fn text_of(bytes: &[u8], encoding: Option<&str>) -> anyhow::Result<String> {
         let folder = tempfile::tempdir()?;
@@ -362,6 +299,16 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_not_utf8_in_a_text_that_is_are_read_and_reported() {
+        let mut text = "größe;straße\r\n".repeat(20_000).into_bytes();
+        text.extend_from_slice(b"K\xf6ln;\xe9");
+        let read = text_of(&text, None).unwrap();
+        assert_eq!(read, "größe;straße\n".repeat(20_000) + "Köln;é");
+        let text = [b"\xef\xbb\xbfgr\xc3\xb6\xc3\x9fe\n".as_slice(), b"K\xf6ln\n"].concat();
+        assert_eq!(text_of(&text, None).unwrap(), "größe\nKöln\n");
+    }
+
+    #[test]
     fn what_is_no_text_is_refused() {
         let check = |bytes: &[u8], encoding: Option<&str>, words: &str| {
             let error = format!("{:#}", text_of(bytes, encoding).unwrap_err());
@@ -372,7 +319,11 @@ mod tests {
         check(b"PAR1....", None, "Parquet");
         check(b"a,b\n1,\x00\n", None, "code 0");
         check(b"\x1f\x8bnot gzip", None, "as gzip");
-        check(b"a,\xff\n", Some("utf-8"), "byte 3 is not valid UTF-8");
+        check(
+            b"a,b\r\nc,\xff\n",
+            Some("utf-8"),
+            "line 2, byte 8 of the file: it is not valid UTF-8",
+        );
         check(b"a,b\n", Some("klingon"), "windows-1252");
     }
 }

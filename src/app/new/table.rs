@@ -55,6 +55,9 @@ impl FileTable<'_> {
         let names = &self.dialect.names;
         let mut summaries: Vec<ColumnSummary> =
             names.iter().map(|name| ColumnSummary::new(name.clone(), names.len())).collect();
+        for index in &self.dialect.unnamed {
+            summaries[*index].is_unnamed = true;
+        }
         let mut labels = Labels::default();
         let mut rows = self.rows()?;
         let mut is_empty = true;
@@ -158,7 +161,7 @@ impl Conversion<'_> {
                     };
                     millis = time;
                 }
-                Role::RespondentId | Role::Answer | Role::Unused => {}
+                Role::RespondentId | Role::EventId | Role::Answer | Role::Unused => {}
             }
         }
         Some(Row { class: u16::try_from(class?).ok()?, millis })
@@ -181,7 +184,8 @@ impl Conversion<'_> {
                     class.map(|class| self.classes.classes[class].name.clone())
                 }
                 Role::RespondentId => column.id(cell, marks),
-                Role::Answer | Role::EventTime if marks.contains(cell) => None,
+                Role::Answer | Role::EventId | Role::EventTime if marks.contains(cell) => None,
+                Role::EventId => Some(cell.to_owned()),
                 Role::Answer | Role::EventTime => column.form.convert(cell),
             };
             cells.push(value.unwrap_or_default());

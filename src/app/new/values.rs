@@ -16,22 +16,28 @@ const MISSING_LABELS: &[&str] = &["NA", "N/A", "#N/A", "<NA>", "NULL", "NaN", "\
 #[derive(Clone, Debug)]
 pub(super) struct MissingMarks {
     marks: Vec<String>,
+    /// Those that are whole numbers, which may be written otherwise in the file: `-999` as `-999.0`.
+    numbers: Vec<i64>,
     is_default: bool,
 }
 
 impl MissingMarks {
     /// The default ones, unless the user names others.
     pub(super) fn new(named: Option<&[String]>) -> Self {
-        let marks = match named {
+        let marks: Vec<String> = match named {
             Some(named) => named.iter().map(|mark| mark.trim().to_owned()).collect(),
             None => MISSING.iter().map(|mark| (*mark).to_owned()).collect(),
         };
-        Self { marks, is_default: named.is_none() }
+        let numbers = marks.iter().filter_map(|mark| whole_value(mark)).collect();
+        Self { marks, numbers, is_default: named.is_none() }
     }
 
     /// Whether a trimmed cell is blank or a mark.
     pub(super) fn contains(&self, text: &str) -> bool {
-        text.is_empty() || self.marks.iter().any(|mark| mark.eq_ignore_ascii_case(text))
+        text.is_empty()
+            || self.marks.iter().any(|mark| mark.eq_ignore_ascii_case(text))
+            || (!self.numbers.is_empty()
+                && whole_value(text).is_some_and(|number| self.numbers.contains(&number)))
     }
 
     /// Whether a trimmed label is blank or a mark.
@@ -42,6 +48,12 @@ impl MissingMarks {
         }
         self.contains(text)
     }
+}
+
+/// The whole number that a trimmed cell spells, with a decimal comma only if it is no number with a point.
+fn whole_value(text: &str) -> Option<i64> {
+    let number = Number::parse(text, DecimalMark::Point);
+    number.or_else(|| Number::parse(text, DecimalMark::Comma))?.whole_value()
 }
 
 /// The character between the whole digits of a number and the others.
@@ -113,9 +125,16 @@ impl<'t> Number<'t> {
         self.text().parse().unwrap_or(f64::NAN)
     }
 
-    /// The number if it is whole and fits into 64 bits.
+    /// The number if it is written as a whole one and fits into 64 bits.
     pub(super) fn whole(&self) -> Option<i64> {
         if self.is_whole() { self.text().parse().ok() } else { None }
+    }
+
+    /// The number if its value is whole, also with zeros after the decimal mark, as in `-999.0`, and fits into 64 bits.
+    pub(super) fn whole_value(&self) -> Option<i64> {
+        let has_zeros = self.fraction.is_none_or(|fraction| fraction.bytes().all(|b| b == b'0'));
+        let whole = Self { fraction: None, ..*self };
+        whole.whole().filter(|_| has_zeros && self.exponent.is_none())
     }
 
     /// The number as it is written in Avro's JSON: a decimal point, no groups, no plus.
@@ -313,6 +332,35 @@ mod tests {
         ] {
             check(text, None, None);
         }
+    }
+
+    #[test]
+    fn whole_values_may_have_zeros_after_the_mark() {
+        let check = |text: &str, mark, expected| {
+            let number = Number::parse(text, mark).unwrap();
+            assert_eq!(number.whole_value(), expected, "{text}");
+        };
+        for text in ["-999", "-999.", "-999.0", "-999.00", "-0999.000"] {
+            check(text, DecimalMark::Point, Some(-999));
+        }
+        check("-9,999.0", DecimalMark::Point, Some(-9_999));
+        check("-999,0", DecimalMark::Comma, Some(-999));
+        check("9999.0", DecimalMark::Point, Some(9_999));
+        for text in ["-999.5", "-999.01", "-9.99e2", "99999999999999999999.0"] {
+            check(text, DecimalMark::Point, None);
+        }
+    }
+
+    #[test]
+    fn marks_that_are_numbers_may_be_written_otherwise() {
+        let marks = MissingMarks::new(Some(&["-999".to_owned(), "gone".to_owned()]));
+        for text in ["-999", "-999.0", "-999,00", "GONE", ""] {
+            assert!(marks.contains(text), "{text}");
+        }
+        for text in ["999", "-999.5", "-9990", "NA"] {
+            assert!(!marks.contains(text), "{text}");
+        }
+        assert!(!MissingMarks::new(Some(&["1".to_owned()])).contains("1,000"));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Tests of whole files: what is assumed, what is written, what is refused.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::config::Config;
 
 mod any_file;
+mod columns;
 
 /// A folder with a file, from which an application is made.
 struct Made {
@@ -88,7 +90,6 @@ fn roles_of_columns() {
     check("code", &code, ("text", "respondent id"));
     check("shop_id", &|row| (row % 3).to_string(), ("whole number", "not used"));
     check("n", &|row| (row + 1).to_string(), ("whole number", "not used"));
-    check("", &|row| row.to_string(), ("whole number", "not used"));
     check("salary", &|row| (row * 31 % 41 + 1000).to_string(), ("whole number", "answer"));
     check("color", &|row| ["red", "blue"][row % 2].to_owned(), ("category", "answer"));
     check("same", &|_| "1".to_owned(), ("whole number", "not used"));
@@ -286,24 +287,31 @@ fn numbers_with_one_unit_are_numbers() {
 
 #[test]
 fn numbers_that_stand_for_no_answer_are_missing_in_the_stream_too() {
-    let gap =
-        |row: usize| if row.is_multiple_of(4) { "-999".to_owned() } else { (row % 5).to_string() };
-    let made = Made::from(file("age", gap), "out");
-    let report = made.report();
-    let missing = report.columns[1].missing;
-    assert!((missing - 0.25).abs() < 1e-9, "{missing}");
-    assert_eq!(report.missing_marks, ["-999"]);
-    assert!(made.text(CONFIGURATION).contains("missing = [\"-999\"]"));
-    assert!(made.rows().iter().all(|row| row[1] != "-999"));
-    let config = Config::load(&made.request.folder.join(CONFIGURATION), &[]).unwrap();
-    let row =
-        |event: Json| config.event_schema.answers_of_json(event.as_object().unwrap()).unwrap();
-    assert_eq!(row(json!({"x": 3, "age": -999})), row(json!({"x": 3})));
-    assert_ne!(row(json!({"x": 3, "age": 9})), row(json!({"x": 3})));
+    let gap = |sentinel: &'static str, others: &'static str| {
+        move |row: usize| match row % 4 {
+            0 => sentinel.to_owned(),
+            _ => format!("{}{others}", row % 5),
+        }
+    };
+    for (sentinel, others) in [("-999", ""), ("-999.0", ".5"), ("-999.00", ".0"), ("-999", ".5")] {
+        let made = Made::from(file("age", gap(sentinel, others)), "out");
+        let report = made.report();
+        let missing = report.columns[1].missing;
+        assert!((missing - 0.25).abs() < 1e-9, "{missing}");
+        assert_eq!(report.missing_marks, ["-999"]);
+        assert!(made.text(CONFIGURATION).contains("missing = [\"-999\"]"));
+        assert!(made.rows().iter().all(|row| !row[1].starts_with('-')));
+        let config = Config::load(&made.request.folder.join(CONFIGURATION), &[]).unwrap();
+        let row =
+            |event: Json| config.event_schema.answers_of_json(event.as_object().unwrap()).unwrap();
+        assert_eq!(row(json!({"x": 3, "age": -999})), row(json!({"x": 3})));
+        assert_eq!(row(json!({"x": 3, "age": -999.0})), row(json!({"x": 3})));
+        assert_ne!(row(json!({"x": 3, "age": 9})), row(json!({"x": 3})));
+    }
     // A value of another answer.
     let both = |row: usize| {
         let other = [-999, -5, 7][row % 3];
-        format!("{},{other}", gap(row))
+        format!("{},{other}", gap("-999", "")(row))
     };
     let report = Made::from(file("age,balance", both), "out").report();
     assert!(report.missing_marks.is_empty(), "{:?}", report.missing_marks);
