@@ -50,7 +50,8 @@ enum Action {
 /// Which dead letters.
 #[derive(Args)]
 struct Filter {
-    /// Only of this class, such as `late_outcome`; repeatable. One that does not exist is an error.
+    /// Only of this class, such as `late_outcome`; repeatable. One that this release does not write is an error: name letters of
+    /// other releases by their ids.
     #[arg(long = "class", value_name = "CLASS")]
     classes: Vec<String>,
     /// Only records of this topic, by its full name; repeatable.
@@ -127,8 +128,7 @@ impl DeadLettersCommand {
             Action::Replay(replay) => replay.wanted(&config)?,
         };
         if let Some(unknown) = wanted.unknown_class() {
-            let line = format!("- warning: {unknown}, unless a letter has it");
-            Progress::new().line(&line);
+            return Err(anyhow::Error::new(unknown).context("--class"));
         }
         let clock = app::clock();
         let cluster = Cluster::connect(&config, &clock)?;

@@ -33,7 +33,7 @@ use std::{
 use anyhow::Context;
 use clap::{
     ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
-    parser::ValueSource,
+    error::ErrorKind, parser::ValueSource,
 };
 
 use crate::{
@@ -109,6 +109,9 @@ struct Global {
     /// Whether `config` is given, and not its default.
     #[arg(skip)]
     is_config_given: bool,
+    /// Whether `config` is an argument.
+    #[arg(skip)]
+    is_config_argument: bool,
     /// Whether `log` comes from the environment.
     #[arg(skip)]
     is_log_from_environment: bool,
@@ -149,7 +152,8 @@ enum Command {
 }
 
 impl Command {
-    fn sets(&self) -> &[String] {
+    /// The values of `--set`; none if it reads no configuration.
+    fn sets(&self) -> Option<&[String]> {
         let sets = match self {
             Self::Demo(demo) => &demo.sets,
             Self::Init(init) => &init.sets,
@@ -165,10 +169,9 @@ impl Command {
             Self::Models(models) => models.sets(),
             Self::Retrain(retrain) => &retrain.sets,
             Self::Schema(schema) => schema.sets(),
-            // They need no configuration.
-            Self::Generate(_) | Self::New(_) => return &[],
+            Self::Generate(_) | Self::New(_) => return None,
         };
-        &sets.sets
+        Some(&sets.sets)
     }
 }
 
@@ -176,13 +179,30 @@ impl Cli {
     /// The parsed arguments, with `--set` from both sides of the command.
     fn of(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut cli = Self::from_arg_matches(matches)?;
-        cli.global.sets = cli.sets.iter().chain(cli.command.sets()).cloned().collect();
         let config = matches.value_source("config");
+        cli.global.is_config_argument = config == Some(ValueSource::CommandLine);
+        match cli.command.sets() {
+            Some(sets) => cli.global.sets = cli.sets.iter().chain(sets).cloned().collect(),
+            None => {
+                cli.check_without_configuration(matches.subcommand_name().unwrap_or_default())?;
+            }
+        }
         cli.global.is_config_given =
             config.is_some_and(|source| source != ValueSource::DefaultValue);
         cli.global.is_log_from_environment =
             matches.value_source("log") == Some(ValueSource::EnvVariable);
         Ok(cli)
+    }
+
+    /// Refuses the arguments that set a configuration, for a command that reads none.
+    fn check_without_configuration(&self, command: &str) -> Result<(), clap::Error> {
+        let argument = match (self.global.is_config_argument, self.sets.is_empty()) {
+            (true, _) => "--config",
+            (false, false) => "--set",
+            (false, true) => return Ok(()),
+        };
+        let message = format!("`foretell {command}` reads no configuration: leave out {argument}");
+        Err(Self::command().error(ErrorKind::ArgumentConflict, message))
     }
 }
 
@@ -283,6 +303,29 @@ mod tests {
     #[test]
     fn the_definition_of_arguments_is_valid() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_without_a_configuration_refuse_its_arguments() {
+        let refused = |line: &str| {
+            let found = Cli::of(&Cli::command().get_matches_from(line.split(' ')));
+            found.err().map(|error| error.to_string())
+        };
+        for command in ["new rows.csv", "generate agrawal --output rows.csv"] {
+            let name = command.split(' ').next().unwrap();
+            for (line, argument) in [
+                (format!("foretell -c app.toml {command}"), "--config"),
+                (format!("foretell {command} --config app.toml"), "--config"),
+                (format!("foretell --set a=1 {command}"), "--set"),
+            ] {
+                let words =
+                    format!("`foretell {name}` reads no configuration: leave out {argument}");
+                let error = refused(&line).unwrap();
+                assert!(error.contains(&words), "{line}: {error}");
+            }
+            assert_eq!(refused(&format!("foretell {command}")), None);
+        }
+        assert_eq!(refused("foretell run -c app.toml"), None);
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Check {
             }
             results.push(result);
         };
-        let config = configured(global);
+        let config = configured(global)?;
         for folder in &self.folders {
             for history in schemas::histories(folder)? {
                 let fields = EventFields::of(&history.folder, config.as_ref());
@@ -215,7 +215,7 @@ impl Diff {
         let (fields, (old, new)) = match (&self.old, &self.new) {
             (Some(old), Some(new)) => {
                 let folder = new.parent().unwrap_or(Path::new("."));
-                let known = EventFields::of(folder, configured(global).as_ref());
+                let known = EventFields::of(folder, configured(global)?.as_ref());
                 // Without --no-model, the records are events.
                 let fields = if known == EventFields::None { EventFields::Unknown } else { known };
                 (fields, (schemas::read_schema(old)?, schemas::read_schema(new)?))
@@ -264,7 +264,7 @@ impl Evolve {
         );
         let next = schemas::evolve(history, &edits)?;
         let (before, after) = (&history.newest().schema, followed_by(history, &next));
-        let fields = EventFields::of(&history.folder, configured(global).as_ref());
+        let fields = EventFields::of(&history.folder, configured(global)?.as_ref());
         let kinds = schemas::newest_kind_changes(&after, &fields);
         let difference = schemas::difference_with(before, &next.schema, &fields, &kinds)?;
         if self.dry_run {
@@ -297,9 +297,15 @@ impl Evolve {
     }
 }
 
-/// The configuration, if it can be read. Commands on files do not need it, but it says which fields are questions.
-fn configured(global: &Global) -> Option<Config> {
-    Config::load(&global.config, &global.sets).ok()
+/// The configuration, if it can be read. Commands on files do not need it, but it says which fields are questions. One that is
+/// named by an argument has to be valid.
+fn configured(global: &Global) -> anyhow::Result<Option<Config>> {
+    let is_named = global.is_config_argument || !global.sets.is_empty();
+    match Config::load(&global.config, &global.sets) {
+        Ok(config) => Ok(Some(config)),
+        Err(error) if is_named => Err(error.into()),
+        Err(_) => Ok(None),
+    }
 }
 
 fn followed_by(history: &History, next: &Version) -> History {

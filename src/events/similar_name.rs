@@ -38,7 +38,7 @@ mod tests {
         };
         check("agee", Some("age"));
         check("Age", Some("age"));
-        check("gae", Some("age"));
+        check("jbo", Some("job"));
         check("outcome", Some("Outcome"));
         check("hours-per-week", Some("hours_per_week"));
         check("hoursperweek", Some("hours_per_week"));

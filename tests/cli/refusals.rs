@@ -294,20 +294,36 @@ fn a_missing_broker_is_reported() {
 }
 
 #[test]
+fn a_configuration_that_is_named_is_never_ignored() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/questionnaire-event");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/questionnaire-event/v1.avsc");
+    for command in [
+        &["schema", "check", folder][..],
+        &["schema", "diff", file, file],
+        &["schema", "evolve", folder, "--add", "x:string", "--dry-run"],
+    ] {
+        check(&[command, &["-c", "missing.toml"]].concat(), &["missing.toml", "No such file"]);
+        let set = [command, &["-c", example(), "--set", "streams.threads=0"]].concat();
+        check(&set, &["[streams] threads"]);
+    }
+}
+
+#[test]
 fn a_class_of_dead_letters_is_checked_before_a_broker_is_asked() {
     let no_broker = "broker.bootstrap_servers=127.0.0.1:1";
-    let list = |class: &str| {
+    let end = |command: &str, class: &str, words: &[&str]| {
         let command =
-            ["dead-letters", "list", "-c", example(), "--set", no_broker, "--class", class];
-        let mut process = Process::start(&command);
-        process.end(WITH_BROKER);
-        process.errors()
+            ["dead-letters", command, "-c", example(), "--set", no_broker, "--class", class];
+        let process = Process::start(&command);
+        check_end(process, WITH_BROKER, words);
     };
-    let errors = list("nonsense");
-    let first = errors.lines().next().unwrap_or_default();
-    let words = "warning: there is no class \"nonsense\" of dead letters; there are ";
-    assert!(first.contains(words) && first.contains(", late_outcome, "), "{errors}");
-    assert!(!list("late_outcome").contains("warning"));
+    for command in ["list", "replay"] {
+        let unknown = "--class: there is no class \"nonsense\" of dead letters; there are ";
+        end(command, "nonsense", &[unknown, ", late_outcome, "]);
+        let misspelt = "\"late_outcom\" of dead letters (did you mean late_outcome?); there are ";
+        end(command, "late_outcom", &[misspelt]);
+    }
+    end("list", "late_outcome", &["no broker answers at 127.0.0.1:1"]);
 }
 
 #[test]

@@ -101,7 +101,10 @@ fn a_change_that_the_level_forbids_is_refused() {
         &["FULL does not allow this", "string is none of null or int"],
     );
     refuse(&["--remove", "who"], &["v1 cannot read records of v2", "field who: it has no default"]);
-    refuse(&["--remove", "wage"], &["there is no field wage; there are who, gender, age"]);
+    refuse(
+        &["--remove", "wage"],
+        &["there is no field wage (did you mean age?); there are who, gender, age"],
+    );
     refuse(&["--rename", "age=who"], &["there is a field who already"]);
     refuse(&["--add", "x:nonsense"], &["would not be a valid schema"]);
     refuse(&[], &["there is nothing to change"]);
