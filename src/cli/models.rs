@@ -167,7 +167,7 @@ struct Export {
     /// The folder to write to; it is created if it does not exist.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    /// Replace files that exist.
+    /// Replace files that exist. Those of an earlier export are removed; others stay, with a warning.
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -329,9 +329,13 @@ impl Reproduce {
 impl Export {
     fn run(&self, config: &Config, library: &Library) -> anyhow::Result<ExitCode> {
         let bundle = library.bundle(&self.model)?;
-        let (version, paths) =
-            (bundle.version(), files::export_to(config, &bundle, &self.to, self.force)?);
-        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let version = bundle.version();
+        let exported = files::export_to(config, &bundle, &self.to, self.force)?;
+        if let Some(warning) = exported.warning() {
+            Progress::new().line(&format!("- warning: {warning}"));
+        }
+        let paths = exported.paths.iter().map(|path| path.display().to_string());
+        let paths: Vec<String> = paths.collect();
         print(&format!("model {version}: {}", paths.join(", ")));
         Ok(ExitCode::SUCCESS)
     }

@@ -266,14 +266,23 @@ fn tuning(section: &str, study: &TuningSettings, sources: &Sources) -> Result<()
     Err(refused(sources, &format!("{section}.{name}"), &error.to_string()))
 }
 
+/// Whether a text has only characters of the names of topics.
+fn is_plain(text: &str) -> bool {
+    text.chars().all(|c: char| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// Whether a text can be the name of a topic.
+pub(super) fn is_topic_name(text: &str) -> bool {
+    !text.is_empty() && is_plain(text) && ![".", ".."].contains(&text)
+}
+
 /// The names of topics, groups and transactions begin with these.
 fn names(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let problem = "the names of topics begin with it: use letters, digits, '.', '_' and '-' only";
-    if raw.application.id.is_empty() || !raw.application.id.chars().all(is_plain) {
+    if raw.application.id.is_empty() || !is_plain(&raw.application.id) {
         return Err(refused(sources, "application.id", problem));
     }
-    if !raw.topics.prefix.chars().all(is_plain) {
+    if !is_plain(&raw.topics.prefix) {
         return Err(refused(sources, "topics.prefix", problem));
     }
     Ok(())

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::{
-    config::{CompanionSettings, ConfigError, error::refused, raw::RawConfig, source::Sources},
+    config::{
+        CompanionSettings, ConfigError, check, error::refused, raw::RawConfig, source::Sources,
+    },
     events::{
         questionnaire::{
             Disunity, EventSchemas, MetadataFields, QuestionnaireSchema, ReadingRules, unite,
@@ -67,8 +69,7 @@ fn check_topics(raw: &RawConfig, sources: &Sources) -> Result<(), ConfigError> {
     for (number, companion) in companions.iter().enumerate() {
         let topic = companion.topic.as_str();
         let refuse = |problem: &str| Err(refused(sources, &key(number, "topic"), problem));
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if topic.is_empty() || !topic.chars().all(is_plain) || [".", ".."].contains(&topic) {
+        if !check::is_topic_name(topic) {
             return refuse("it must be a name of letters, digits, '.', '_' and '-'");
         }
         if raw.topics.prefix.len() + topic.len() > TOPIC_BYTES_MAX {

@@ -44,7 +44,7 @@ pub use delivery::{
 };
 pub use error::ConfigError;
 pub use lazy_secret::LazySecret;
-pub use portable::SCHEMA_FILE;
+pub use portable::{CONFIGURATION, SCHEMA_FILE, written_with};
 pub use raw::{
     BrokerSettings, EventSettings, HttpSettings, RegistrySettings, StreamsSettings, TlsSettings,
 };

@@ -5,7 +5,7 @@
 use serde::Deserialize as _;
 use toml::{Spanned, Table, Value, de::Deserializer};
 
-use crate::config::{Config, ConfigError, document::Document};
+use crate::config::{Config, ConfigError, check, document::Document};
 
 /// The sections that are taken whole.
 const WHOLE: [&str; 4] = ["events", "outcomes", "features", "serving"];
@@ -14,6 +14,9 @@ const KEYS: [(&str, &str); 2] = [("application", "id"), ("topics", "prefix")];
 
 /// The file of the event schema, beside the model.
 pub const SCHEMA_FILE: &str = "event.avsc";
+
+/// The file of this part of the configuration, beside the model.
+pub const CONFIGURATION: &str = "foretell.toml";
 
 /// The bounds of a request for SageMaker's batch transform, if the configuration sets none.
 const SERVING: [(&str, i64); 2] = [("rows_max", 100_000), ("body_bytes_max", 6 << 20)];
@@ -48,10 +51,8 @@ impl Config {
     #[must_use]
     pub fn model_files(&self) -> Vec<(String, String)> {
         let schemas = self.event_schemas.iter().map(|schema| {
-            let name = match schema.source().companion_name() {
-                None => SCHEMA_FILE.to_owned(),
-                Some(topic) => format!("{topic}.avsc"),
-            };
+            let name =
+                schema.source().companion_name().map_or_else(|| SCHEMA_FILE.to_owned(), file_of);
             (name, schema.text().to_owned())
         });
         let schemas: Vec<(String, String)> = schemas.collect();
@@ -75,8 +76,31 @@ impl Config {
             }
         }
         let text = toml::to_string(&sections).expect("it was read from TOML");
-        [("foretell.toml".to_owned(), HEAD.to_owned() + &text)].into_iter().chain(schemas).collect()
+        [(CONFIGURATION.to_owned(), HEAD.to_owned() + &text)].into_iter().chain(schemas).collect()
     }
+}
+
+/// The file of a companion's event schema, beside the model.
+fn file_of(topic: &str) -> String {
+    format!("{topic}.avsc")
+}
+
+/// The names of the files that [`Config::model_files`] has written beside a `foretell.toml` with this text; none if it has not
+/// written it.
+#[must_use]
+pub fn written_with(text: &str) -> Vec<String> {
+    let Some(sections) = text.strip_prefix(HEAD).and_then(|text| text.parse::<Table>().ok()) else {
+        return Vec::new();
+    };
+    let companions = sections.get("events").and_then(|events| events.get("companions"));
+    let companions = companions.and_then(Value::as_array).into_iter().flatten();
+    // A schema with another name was put there by somebody else.
+    let schemas = companions.filter_map(|companion| {
+        let topic = companion.get("topic")?.as_str()?;
+        let is_own = companion.get("schema")?.as_str()? == file_of(topic);
+        (is_own && check::is_topic_name(topic)).then(|| file_of(topic))
+    });
+    [CONFIGURATION, SCHEMA_FILE].map(str::to_owned).into_iter().chain(schemas).collect()
 }
 
 #[cfg(test)]

@@ -171,6 +171,32 @@ fn check_metric_definitions(output: &str) {
 }
 
 #[test]
+fn a_repeated_job_leaves_the_files_of_one_model_and_names_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = TrainingJob::new(folder.path());
+    job.train();
+    let names = || {
+        let entries = fs::read_dir(job.root.join("model")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<std::collections::BTreeSet<String>>()
+    };
+    let mut expected = names();
+    // As if the model before had another topic with events.
+    let toml = job.read("model/foretell.toml");
+    let companion = "[[events.companions]]\ntopic = \"orders\"\nschema = \"orders.avsc\"\n";
+    job.write("model/foretell.toml", &format!("{toml}\n{companion}"));
+    job.write("model/orders.avsc", "{}");
+    job.write("model/notes.txt", "mine");
+    let mut process = job.start();
+    assert_eq!(process.end(SOON).code(), Some(0), "{}", process.errors());
+    expected.insert("notes.txt".to_owned());
+    assert_eq!(names(), expected);
+    let errors = process.errors();
+    let warning = "model has files that are not the model's, which stay: notes.txt";
+    assert!(errors.contains(warning), "{errors}");
+}
+
+#[test]
 fn a_stopped_job_saves_the_best_model_so_far() {
     let folder = tempfile::tempdir().unwrap();
     let job = TrainingJob::new(folder.path());
@@ -250,6 +276,11 @@ fn a_channel_that_is_not_read_as_it_is_meant_is_named() {
     let test = job.read("input/data/validation/test.csv");
     job.write("input/data/validation/test.csv", "");
     fails("test.csv: it has no row to evaluate the model on");
+    // With the names of the columns only.
+    job.set(&[("data.play.columns", "[]")]);
+    job.write("input/data/validation/test.csv", "age,income_bracket\n");
+    fails("test.csv: it has no row to evaluate the model on: give it rows, or leave it out");
+    job.set(&[]);
     job.write("input/data/validation/test.csv", &test);
     fs::rename(data.join("training"), data.join("trainings")).unwrap();
     fails("there is no channel training or train; there are config, trainings, validation");

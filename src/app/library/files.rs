@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Read as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use anyhow::Context;
 
 use crate::{
     app::{cluster::Cluster, library::reproduce::are_same},
-    config::Config,
+    config::{self, CONFIGURATION, Config},
     events::model::Model,
     processors::{convert, learning::outputs::records_of},
 };
@@ -29,7 +29,7 @@ const IMPORTED: [&str; 3] = [export::MODEL_FILE, export::PIPELINE_FILE, export::
 
 /// Writes the files of a model into a folder, and those of the configuration that say what its answers mean, so that
 /// `foretell serve` needs no others. The folder is created if it does not exist. Files that exist are replaced only with `force`.
-/// Returns the paths.
+/// Files of an earlier export that this one has not are removed, so that the folder has the files of one model.
 ///
 /// # Errors
 /// If a file exists or cannot be written.
@@ -38,7 +38,7 @@ pub fn export_to(
     bundle: &ModelBundle,
     folder: &Path,
     force: bool,
-) -> anyhow::Result<Vec<PathBuf>> {
+) -> anyhow::Result<Exported> {
     let files = export::export(bundle).into_iter();
     let files = files.map(|file| (file.name.to_owned(), file.content));
     let files: Vec<(String, String)> = files.chain(config.model_files()).collect();
@@ -52,13 +52,71 @@ pub fn export_to(
         }
     }
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let before = written_before(folder)?;
     let mut paths = Vec::new();
-    for (name, content) in files {
+    for (name, content) in &files {
         let path = folder.join(name);
         fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
         paths.push(path);
     }
-    Ok(paths)
+    let is_written = |name: &String| files.iter().any(|(written, _)| written == name);
+    for name in before.iter().filter(|name| !is_written(name)) {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let mut others = Vec::new();
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !is_written(&name) {
+            others.push(name);
+        }
+    }
+    others.sort();
+    Ok(Exported { paths, others })
+}
+
+/// The files of an exported model.
+#[derive(Debug)]
+pub struct Exported {
+    /// The files that were written.
+    pub paths: Vec<PathBuf>,
+    /// Names of what else is in the folder: it was not written by an export, so it stays.
+    others: Vec<String>,
+}
+
+impl Exported {
+    /// A warning about files that are not the model's, if there are some.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        const NAMES_MAX: usize = 10;
+        let folder = self.paths.first()?.parent()?.display();
+        let (shown, more) = self.others.split_at(self.others.len().min(NAMES_MAX));
+        let more =
+            if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        let shown = shown.join(", ");
+        (!shown.is_empty()).then(|| {
+            format!("{folder} has files that are not the model's, which stay: {shown}{more}")
+        })
+    }
+}
+
+/// Names of the files that an earlier export may have written into the folder.
+fn written_before(folder: &Path) -> anyhow::Result<Vec<String>> {
+    let path = folder.join(CONFIGURATION);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(config::written_with(&text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        // It is not one of an export.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// Reads a model from a folder, or from files with the names of an export, and checks that it fits the configuration.
@@ -216,7 +274,7 @@ mod tests {
         let folder = project.folder().join("exported/here");
         let stored = library.bundle(&version.as_str()[..6]).unwrap();
         let export = |force: bool| export_to(&project.config, &stored, &folder, force);
-        let paths = export(false).unwrap();
+        let paths = export(false).unwrap().paths;
         assert!(paths.iter().all(|path| path.is_file()) && paths.len() == 6, "{paths:?}");
         let error = export(false).unwrap_err();
         assert!(error.to_string().contains("--force"), "{error}");
@@ -232,6 +290,53 @@ mod tests {
         assert_eq!(list[0].version, imported.version().as_str());
         assert_eq!(list[0].trigger.as_deref(), Some(TRIGGER));
         assert!(list[0].aliases.is_empty());
+    }
+
+    #[test]
+    fn a_folder_has_the_files_of_one_model_and_keeps_what_is_not_of_one() {
+        let project = Project::new();
+        let (bundle, folder) = (model(questions(), ["0", "1"]), project.folder().join("exported"));
+        let export = || export_to(&project.config, &bundle, &folder, true).unwrap();
+        let names = || {
+            let entries = fs::read_dir(&folder).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<String> = names.collect();
+            names.sort();
+            names
+        };
+        let exported = export();
+        assert!(exported.warning().is_none(), "{exported:?}");
+        let own = names();
+        // The model before had events of companions.
+        let toml = fs::read_to_string(folder.join(CONFIGURATION)).unwrap();
+        let companion = |topic: &str, schema: &str| {
+            format!("[[events.companions]]\ntopic = {topic:?}\nschema = {schema:?}\n")
+        };
+        let companions = companion("orders", "orders.avsc") + &companion("mine", "my.avsc");
+        let companions = companions + &companion("../outside", "../outside.avsc");
+        let outside = project.folder().join("outside.avsc");
+        fs::write(&outside, "{}").unwrap();
+        fs::write(folder.join(CONFIGURATION), format!("{toml}\n{companions}")).unwrap();
+        for name in ["orders.avsc", "my.avsc", "notes.txt", "model.txt.bak"] {
+            fs::write(folder.join(name), "{}").unwrap();
+        }
+        fs::create_dir(folder.join("code")).unwrap();
+        let exported = export();
+        let kept = ["code", "model.txt.bak", "my.avsc", "notes.txt"].map(str::to_owned);
+        let mut expected = [&own[..], &kept].concat();
+        expected.sort();
+        assert_eq!(names(), expected);
+        assert!(outside.exists());
+        let warning = exported.warning().unwrap();
+        assert!(
+            warning.ends_with("which stay: code, model.txt.bak, my.avsc, notes.txt"),
+            "{warning}"
+        );
+        // A configuration of the user names no file of an export.
+        fs::write(folder.join(CONFIGURATION), companion("orders", "orders.avsc")).unwrap();
+        fs::write(folder.join("orders.avsc"), "{}").unwrap();
+        export();
+        assert!(names().contains(&"orders.avsc".to_owned()));
     }
 
     #[test]

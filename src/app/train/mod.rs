@@ -67,7 +67,10 @@ pub fn run(
     }
     let Prepared { examples, unseen, .. } = prepared;
     if let (Some([]), Some(table)) = (unseen.as_deref(), &config.data.play) {
-        anyhow::bail!("{}: it has no row to evaluate the model on", table.path.display());
+        anyhow::bail!(
+            "{}: it has no row to evaluate the model on: give it rows, or leave it out",
+            table.path.display()
+        );
     }
     let first = FirstTraining {
         config,
@@ -89,13 +92,14 @@ pub fn run(
         Some(unseen) => Some(evaluate(&Scorer::new(&bundle)?, &unseen)),
         None => None,
     };
-    let files = files::export_to(config, &bundle, model_folder, true)?;
+    let exported = files::export_to(config, &bundle, model_folder, true)?;
+    exported.warning().into_iter().for_each(|warning| observer.warning(&warning));
     Ok(TrainedModel {
         version: bundle.version(),
         trials: tuned.trials.len(),
         best,
         held_out: bundle.evaluation,
         validation,
-        files,
+        files: exported.paths,
     })
 }
