@@ -1,7 +1,5 @@
 //! The metrics of the application. The streams layer has its own.
 
-use std::time::Duration;
-
 use prometheus::{
     Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
@@ -17,6 +15,7 @@ use crate::{
         actions::metrics::ActionMetrics,
         gather::session::{SESSION_TOO_LARGE, SessionEnd},
         outcome_join::LabelSource,
+        quality::metrics::QualityMetrics,
         waiting::WaitingBoard,
     },
 };
@@ -52,12 +51,8 @@ pub struct ApplicationMetrics {
     challenger_info: IntGaugeVec,
     models_refused: IntCounterVec,
     contract: IntGaugeVec,
-    quality: GaugeVec,
-    quality_psi: GaugeVec,
-    quality_alerts: IntGaugeVec,
-    label_delay: Histogram,
-    labelled_share: GaugeVec,
-    quality_late: IntCounterVec,
+    /// The metrics of live quality.
+    pub(super) quality: QualityMetrics,
     waiting: WaitingBoard,
     /// The metrics of actions.
     pub(super) actions: ActionMetrics,
@@ -66,21 +61,6 @@ pub struct ApplicationMetrics {
 /// Bounds for the time from the record timestamp to the score, without the commit.
 const LATENCY_SECONDS: [f64; 11] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0];
-/// Seconds, minutes, hours, and days up to a quarter of a year.
-const LABEL_DELAY_SECONDS: [f64; 12] = [
-    1.0,
-    10.0,
-    60.0,
-    600.0,
-    3_600.0,
-    21_600.0,
-    86_400.0,
-    259_200.0,
-    604_800.0,
-    1_209_600.0,
-    2_592_000.0,
-    7_776_000.0,
-];
 const TRAINING_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 
 /// The classes of dead letters, whose counters start at 0; docs/operations.md explains each. The counter of any other class
@@ -270,40 +250,7 @@ impl ApplicationMetrics {
                 "1 for a feature that violates the feature contract, by problem; docs/learning.md lists them.",
                 &["feature", "problem"],
             )?,
-            quality: to.gauges(
-                "foretell_quality",
-                "Log loss, AUC, accuracy and calibration error of the model that serves: live on labelled predictions, estimated \
-                 without labels, and trained on the held-out examples of the training.",
-                &["model_version", "source", "metric"],
-            )?,
-            quality_psi: to.gauges(
-                "foretell_quality_psi",
-                "Population stability index of each feature of the model that serves, and of its scores by class, against its \
-                 training data.",
-                &["kind", "name"],
-            )?,
-            quality_alerts: to.gauges(
-                "foretell_quality_alert",
-                "1 for a cause of a quality alert; docs/learning.md lists them.",
-                &["cause"],
-            )?,
-            label_delay: to.histogram(
-                "foretell_label_delay_seconds",
-                "Event time from a prediction to its outcome, of labelled examples; 0 if the outcome is earlier.",
-                &LABEL_DELAY_SECONDS,
-            )?,
-            labelled_share: to.gauges(
-                "foretell_labelled_share",
-                "Share of the predictions of an age whose label is known: those that are older than this, and younger than the \
-                 next.",
-                &["older_than"],
-            )?,
-            quality_late: to.counters(
-                "foretell_quality_late_total",
-                "Predictions and labels that came after their window was removed, and are in no live metric.",
-                "kind",
-                &["predictions", "labels"],
-            )?,
+            quality: QualityMetrics::declare(to)?,
             waiting: WaitingBoard::default(),
             actions: ActionMetrics::declare(to)?,
         })
@@ -429,45 +376,6 @@ impl ApplicationMetrics {
 
     pub(super) fn contract(&self, feature: &str, problem: &str, is_violated: bool) {
         self.contract.with_label_values(&[feature, problem]).set(i64::from(is_violated));
-    }
-
-    /// Sets a metric of the model that serves: its version, the source and the name of the metric.
-    pub(super) fn quality(&self, labels: [&str; 3], value: f64) {
-        self.quality.with_label_values(&labels).set(value);
-    }
-
-    /// Sets the population stability index of a feature, or of the scores of a class.
-    pub(super) fn psi(&self, [kind, name]: [&str; 2], value: f64) {
-        self.quality_psi.with_label_values(&[kind, name]).set(value);
-    }
-
-    pub(super) fn quality_alert(&self, cause: &str) {
-        self.quality_alerts.with_label_values(&[cause]).set(1);
-    }
-
-    /// Records how long after its prediction an outcome was.
-    pub(super) fn labelled_after(&self, seconds: f64) {
-        self.label_delay.observe(seconds);
-    }
-
-    /// Sets the share of the predictions that are older than `age` whose label is known.
-    pub(super) fn labelled_share(&self, age: Duration, share: f64) {
-        let age = humantime_serde::re::humantime::format_duration(age).to_string();
-        self.labelled_share.with_label_values(&[age.as_str()]).set(share);
-    }
-
-    /// Removes all series of quality, which bounds their number, and withdraws the alerts.
-    pub(super) fn reset_quality(&self, causes: &[&str]) {
-        self.quality.reset();
-        self.quality_psi.reset();
-        self.labelled_share.reset();
-        for cause in causes {
-            self.quality_alerts.with_label_values(&[*cause]).set(0);
-        }
-    }
-
-    pub(super) fn quality_late(&self, kind: &str) -> Counter {
-        Counter::new(self.quality_late.with_label_values(&[kind]))
     }
 
     /// Records that this instance serves `version`. The series of `retired` are removed, which bounds their number.

@@ -86,7 +86,12 @@ fn invalid_events(http: &Http) {
     check("{", token, 400, "not JSON");
     check("7", token, 400, "JSON object");
     check("{}", token, 422, "`respondent_id` is missing");
-    check(r#"{"respondent_id": "me", "agee": 3}"#, token, 400, "no field `agee`; there are");
+    check(
+        r#"{"respondent_id": "me", "agee": 3}"#,
+        token,
+        400,
+        "no field `agee` (did you mean age?); there are",
+    );
     check(r#"{"respondent_id": "me", "age": "old"}"#, token, 400, "`age`");
 }
 

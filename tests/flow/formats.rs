@@ -14,6 +14,7 @@ use foretell::{
             state::{Challenger, Due, LearningState, ModelRef, Predecessor},
         },
         model_table::ModelTableError,
+        outcome_join::Emit,
     },
 };
 use foretell_ml::{ModelBundle, ModelVersion, Scorer, Scratch, Value};
@@ -30,7 +31,7 @@ use crate::{
     actions::rule,
     fixture::{NOW, second_model},
     respondents,
-    scored::{Operation, Scored, Settings, outcome, time_is, visit},
+    scored::{GRACE, Operation, Scored, Settings, WINDOW, outcome, time_is, visit},
 };
 
 pub(crate) fn golden(name: &str) -> PathBuf {
@@ -130,12 +131,12 @@ pub(crate) fn leave(driver: &mut TopologyDriver, records: &[ChangelogRecord]) {
 fn changelogs_are_written_in_their_format() {
     let mut scored = instance();
     stores_a_value_of_each_kind(&mut scored);
-    let kept = fs::read_to_string(golden("changelogs-v7.txt")).unwrap();
+    let kept = fs::read_to_string(golden("changelogs-v8.txt")).unwrap();
     assert_eq!(
         changelog_lines(&scored, &STORES),
         kept,
         "the stores' format has changed: raise its number beside the type, keep reading the old one, \
-         and put what is written now into golden/changelogs-v8.txt"
+         and put what is written now into golden/changelogs-v9.txt"
     );
 }
 
@@ -201,6 +202,23 @@ fn the_store_of_cancelled_actions_is_written_in_its_format_and_restored() {
 }
 
 #[test]
+fn a_held_example_is_written_in_its_format_and_restored() {
+    let settings = Settings { emit: Emit::OnClose, ..Settings::default() };
+    let mut scored = instance_with(&settings);
+    scored.apply(&visit("ann", 10));
+    scored.apply(&outcome("ann", 11, "no"));
+    scored.apply(&Operation::Commit);
+    let kept = fs::read_to_string(golden("held-v1.txt")).unwrap();
+    let written = changelog_lines(&scored, &["shop-scoring-outcomes-changelog"]);
+    assert_eq!(written, kept, "raise the number of the format");
+    let mut scored = instance_with(&settings);
+    leave(&mut scored.driver, &left("held-v1.txt"));
+    scored.apply(&Operation::Restart);
+    scored.apply(&time_is(10 + WINDOW + GRACE + 5));
+    assert_eq!(scored.outputs(), ["learned ann@10 no after 1 s 3 gold 1.5"]);
+}
+
+#[test]
 fn the_stores_of_actions_are_restored() {
     ["actions-v1.txt", "actions-v2.txt"].into_iter().for_each(actions_are_restored);
 }
@@ -225,7 +243,7 @@ fn actions_are_restored(format: &str) {
 
 #[test]
 fn changelogs_of_each_format_are_restored() {
-    for version in 1..=7 {
+    for version in 1..=8 {
         let format = &format!("changelogs-v{version}.txt");
         let mut scored = instance();
         leave(&mut scored.driver, &left(format));

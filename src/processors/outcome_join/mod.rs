@@ -10,6 +10,7 @@
 //! ```
 
 mod examples;
+mod former_formats;
 mod pending;
 mod settings;
 mod store;

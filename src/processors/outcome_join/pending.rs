@@ -19,16 +19,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::events::{
-    answered::{AnsweredCodec, ClassProbability},
-    outcome::Outcome,
-    prediction::{Prediction, ScoreTrigger},
-    questionnaire::{Answer, QuestionnaireSchema},
+use crate::{
+    events::{answered::AnsweredCodec, outcome::Outcome, prediction::Prediction},
+    processors::outcome_join::former_formats::{PendingV1, PendingV2},
 };
 use foretell_streams::{
     codec::{Codec, CodecError, Stored},
     state::{Position, StateError, WindowHandle},
-    time::{EventTime, WallTime},
+    time::EventTime,
     topology::{Context, Original},
 };
 
@@ -398,133 +396,23 @@ fn parsed(bytes: &[u8]) -> PendingRef<'_> {
     PendingRef::parse(bytes).expect("`push` has parsed it")
 }
 
-/// Format 2, with the features of a prediction as names and values.
-#[derive(Deserialize, Serialize)]
-enum PendingV2 {
-    Prediction(PredictionV2, PredictionState),
-    Outcome(Outcome, Option<Original>),
-}
-
-/// Format 1, which kept records without headers.
-#[derive(Deserialize, Serialize)]
-enum PendingV1 {
-    Prediction(PredictionV2, PredictionState),
-    Outcome(Outcome, Option<OriginalV1>),
-}
-
-/// The prediction in formats 1 and 2.
-#[derive(Deserialize, Serialize)]
-struct PredictionV2 {
-    prediction_id: String,
-    respondent_id: String,
-    event_id: String,
-    event_time: EventTime,
-    received_at: WallTime,
-    predicted_at: WallTime,
-    model_version: String,
-    label: String,
-    probabilities: Vec<(String, f64)>,
-    features: Vec<(String, FeatureV2)>,
-}
-
-#[derive(Deserialize, Serialize)]
-enum FeatureV2 {
-    Missing,
-    Number(f64),
-    Text(String),
-}
-
-/// A record without its headers.
-#[derive(Deserialize, Serialize)]
-struct OriginalV1 {
-    topic: String,
-    partition: i32,
-    offset: i64,
-    timestamp: EventTime,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-}
-
-impl PendingV1 {
-    const FORMAT: u8 = 1;
-}
-
-impl PendingV2 {
-    const FORMAT: u8 = 2;
-
-    /// The entry in the present format, with the answers to the questions of `events`.
-    fn upgrade(self, events: &QuestionnaireSchema) -> Pending {
-        match self {
-            Self::Prediction(prediction, state) => {
-                Pending::Prediction(Some(prediction.upgrade(events)), state)
-            }
-            Self::Outcome(outcome, original) => Pending::Outcome(outcome, original),
-        }
-    }
-}
-
-impl From<PendingV1> for PendingV2 {
-    fn from(old: PendingV1) -> Self {
-        match old {
-            PendingV1::Prediction(prediction, state) => Self::Prediction(prediction, state),
-            PendingV1::Outcome(outcome, original) => {
-                Self::Outcome(outcome, original.map(Original::from))
-            }
-        }
-    }
-}
-
-impl From<OriginalV1> for Original {
-    fn from(old: OriginalV1) -> Self {
-        let OriginalV1 { topic, partition, offset, timestamp, key, value } = old;
-        Self { topic, partition, offset, timestamp, key, value, headers: Vec::new() }
-    }
-}
-
-impl PredictionV2 {
-    fn upgrade(self, events: &QuestionnaireSchema) -> Prediction {
-        let classes = self.probabilities.iter();
-        let probabilities = classes
-            .map(|(label, probability)| ClassProbability { label, probability: *probability });
-        let answers = self.features.into_iter().map(|(name, value)| {
-            let answer = match value {
-                FeatureV2::Missing => None,
-                FeatureV2::Number(number) => Some(Answer::Number(number)),
-                FeatureV2::Text(text) => Some(Answer::Text(text)),
-            };
-            (name, answer)
-        });
-        Prediction {
-            answers: events.row_by_name(answers),
-            probabilities: probabilities.collect(),
-            challenger: None,
-            trigger: ScoreTrigger::Complete,
-            prediction_id: self.prediction_id,
-            respondent_id: self.respondent_id,
-            event_id: self.event_id,
-            event_time: self.event_time,
-            received_at: self.received_at,
-            predicted_at: self.predicted_at,
-            model_version: self.model_version,
-            label: self.label,
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::events::{
-        answered::ClassProbabilities,
+        answered::{ClassProbabilities, ClassProbability},
+        prediction::ScoreTrigger,
+        questionnaire::Answer,
         small_schema::{codec_of, schema_of},
     };
+    use foretell_streams::time::WallTime;
 
-    fn codec() -> PendingCodec {
+    pub(crate) fn codec() -> PendingCodec {
         let events = schema_of(r#"{"name":"age","type":"int"},{"name":"job","type":"string"}"#);
         PendingCodec { predictions: Arc::new(codec_of(events)) }
     }
 
-    fn prediction() -> Prediction {
+    pub(crate) fn prediction() -> Prediction {
         let given = [Some(Answer::Number(39.0)), Some(Answer::Text("cook".to_owned()))];
         let class = ClassProbability { label: "yes", probability: 0.75 };
         Prediction {
@@ -564,7 +452,7 @@ mod tests {
         }
     }
 
-    fn states() -> [PredictionState; 5] {
+    pub(crate) fn states() -> [PredictionState; 5] {
         let label = || "yes".to_owned();
         [
             PredictionState::Waiting,
@@ -596,41 +484,6 @@ mod tests {
                     assert_eq!(decode_outcome(bytes), Ok((outcome, record)));
                 }
                 (parsed, pending) => panic!("{parsed:?} of {pending:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn entries_of_earlier_formats_are_decoded() {
-        let codec = codec();
-        let features = || {
-            let text = FeatureV2::Text("cook".to_owned());
-            vec![("job".to_owned(), text), ("age".to_owned(), FeatureV2::Number(39.0))]
-        };
-        let old = || {
-            let Prediction { prediction_id, respondent_id, event_id, .. } = prediction();
-            PredictionV2 {
-                prediction_id,
-                respondent_id,
-                event_id,
-                event_time: EventTime(1),
-                received_at: WallTime(2),
-                predicted_at: WallTime(3),
-                model_version: "v".to_owned(),
-                label: "yes".to_owned(),
-                probabilities: vec![("yes".to_owned(), 0.75)],
-                features: features(),
-            }
-        };
-        for state in states() {
-            let expected = Pending::Prediction(Some(prediction()), state.clone());
-            let (mut first, mut second) = (Vec::new(), Vec::new());
-            let pending = PendingV1::Prediction(old(), state.clone());
-            Stored::version(PendingV1::FORMAT).encode(&pending, &mut first).unwrap();
-            let pending = PendingV2::Prediction(old(), state);
-            Stored::version(PendingV2::FORMAT).encode(&pending, &mut second).unwrap();
-            for bytes in [first, second] {
-                assert_eq!(codec.decode(&bytes).as_ref(), Ok(&expected));
             }
         }
     }

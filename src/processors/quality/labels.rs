@@ -75,12 +75,14 @@ impl Processor for CountLabels {
             return Ok(());
         }
         if let (Some(outcome_time), false) = (example.outcome_time, example.correction) {
-            self.metrics.labelled_after(outcome_time.since(example.event_time).as_secs_f64());
+            self.metrics
+                .quality
+                .labelled_after(outcome_time.since(example.event_time).as_secs_f64());
         }
         let window = self.settings.window_of(example.event_time);
         for scored in predictions_of(example) {
             if !self.count(window, &scored, ctx)? {
-                ctx.count(&self.metrics.quality_late("labels"), 1);
+                ctx.count(&self.metrics.quality.late("labels"), 1);
             }
         }
         Ok(())

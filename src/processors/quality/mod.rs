@@ -16,6 +16,7 @@
 mod alert;
 mod labels;
 mod maturity;
+pub mod metrics;
 mod report;
 mod status;
 mod store;

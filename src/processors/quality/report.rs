@@ -98,7 +98,7 @@ impl Processor for ReportQuality {
                 counts.clone()
             }
             None => {
-                ctx.count(&self.metrics.quality_late("predictions"), counts.predictions());
+                ctx.count(&self.metrics.quality.late("predictions"), counts.predictions());
                 return Ok(());
             }
         };
@@ -222,25 +222,25 @@ impl ReportQuality {
     /// Sets the gauges to the status. They have the series of one model: the one that serves.
     fn expose(&self, status: &QualityStatus) {
         let QualityStatus { model_version, trained, estimated, live, .. } = status;
-        self.metrics.reset_quality(&AlertCause::ALL.map(AlertCause::name));
+        self.metrics.quality.reset(&AlertCause::ALL.map(AlertCause::name));
         for alert in &status.alerts {
-            self.metrics.quality_alert(alert.cause.name());
+            self.metrics.quality.alert(alert.cause.name());
         }
         for (source, metrics) in [("trained", trained), ("estimated", estimated), ("live", live)] {
             for (metric, value) in metrics.named() {
                 if let Some(value) = value {
-                    self.metrics.quality([model_version, source, metric], value);
+                    self.metrics.quality.value([model_version, source, metric], value);
                 }
             }
         }
         for (age, of_age) in maturity::ages(&self.settings).into_iter().zip(&status.maturity) {
             if let Some(labelled) = of_age.labelled {
-                self.metrics.labelled_share(age, labelled);
+                self.metrics.quality.labelled_share(age, labelled);
             }
         }
         for (kind, indices) in [("feature", &status.features), ("score", &status.scores)] {
             for index in indices {
-                self.metrics.psi([kind, &index.name], index.psi);
+                self.metrics.quality.psi([kind, &index.name], index.psi);
             }
         }
     }
@@ -271,7 +271,7 @@ impl Drop for ReportQuality {
     /// Withdraws status and metrics, because the task has moved to another instance.
     fn drop(&mut self) {
         self.board.publish(None);
-        self.metrics.reset_quality(&AlertCause::ALL.map(AlertCause::name));
+        self.metrics.quality.reset(&AlertCause::ALL.map(AlertCause::name));
     }
 }
 
