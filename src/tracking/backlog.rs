@@ -40,13 +40,13 @@ impl Backlog {
         Self { inputs: inputs.into_iter().map(input).collect() }
     }
 
-    /// Begins again with no records. `ends` are the present ends of the topics, in their order; without them, no topic is
-    /// waited for.
+    /// Begins again with no records, and all topics paused, as an assignment leaves them. `ends` are the present ends of the topics,
+    /// in their order; without them, no topic is waited for.
     pub(super) fn assign(&mut self, ends: &[Offset]) {
         let ends = ends.iter().copied().chain(std::iter::repeat(Offset(0)));
         for (input, end) in self.inputs.iter_mut().zip(ends) {
             input.records.clear();
-            input.is_paused = false;
+            input.is_paused = true;
             input.end = end;
         }
     }

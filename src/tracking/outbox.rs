@@ -161,7 +161,7 @@ impl Consumer {
             if let Err(error) = self.turn() {
                 self.recover(error)?;
             }
-            if self.group.member().is_none() {
+            if !self.group.is_settled() {
                 stop.wait(TRY_AGAIN_AFTER);
             }
         }
@@ -183,7 +183,7 @@ impl Consumer {
 
     fn turn(&mut self) -> Result<(), BrokerError> {
         let mut records = Vec::new();
-        let polled = self.group.joined()?.poll(WAIT, &mut records);
+        let polled = self.group.poll(WAIT, &mut records);
         for record in records {
             self.parts.backlog.push(record);
         }
@@ -202,6 +202,7 @@ impl Consumer {
         match rebalance {
             Rebalance::Assigned(tasks) => {
                 self.group.joined()?.assign(&tasks)?;
+                self.group.answered();
                 if tasks.is_empty() {
                     return Ok(());
                 }
@@ -215,7 +216,6 @@ impl Consumer {
                     Vec::new()
                 });
                 self.parts.backlog.assign(&ends);
-                self.group.joined()?.resume(&sources)?;
                 self.is_assigned = true;
                 self.parts.metrics.begins();
                 tracing::info!("this instance sends to MLflow");
@@ -229,6 +229,7 @@ impl Consumer {
                 }
                 self.release();
                 self.group.joined()?.unassign(&tasks)?;
+                self.group.answered();
             }
         }
         Ok(())

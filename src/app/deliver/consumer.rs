@@ -104,7 +104,7 @@ impl Consumer {
             if let Err(error) = self.turn(false) {
                 self.recover(error)?;
             }
-            if self.group.member().is_none() {
+            if !self.group.is_settled() {
                 stop.wait(TRY_AGAIN_AFTER);
             }
         }
@@ -135,7 +135,7 @@ impl Consumer {
     fn turn(&mut self, is_stopping: bool) -> Result<(), BrokerError> {
         let wait = if self.parts.deliveries.sending() > 0 { BUSY_WAIT } else { IDLE_WAIT };
         let mut records = Vec::new();
-        let polled = self.group.joined()?.poll(wait, &mut records);
+        let polled = self.group.poll(wait, &mut records);
         for record in records {
             // Records are of assigned partitions only.
             if let Some(backlog) = self.backlog.get_mut(&record.source.partition) {
@@ -160,11 +160,12 @@ impl Consumer {
         match rebalance {
             Rebalance::Assigned(partitions) => {
                 self.group.joined()?.assign(&partitions)?;
+                self.group.answered();
                 for partition in &partitions {
                     self.backlog.insert(*partition, VecDeque::new());
                 }
-                let inputs = self.inputs(&partitions);
-                self.group.joined()?.resume(&inputs)?;
+                // An assignment leaves them paused.
+                self.paused.extend(&partitions);
                 self.parts.readiness.set_joined();
                 tracing::info!(?partitions, "assigned");
             }
@@ -178,6 +179,7 @@ impl Consumer {
                     self.forget(*partition);
                 }
                 self.group.joined()?.unassign(&tasks)?;
+                self.group.answered();
                 tracing::info!(partitions = ?tasks, "revoked");
             }
         }

@@ -8,11 +8,11 @@
 //!       └─────── Fenced ─────┘           Fenced without a commit since the last time, Gone, Fatal ─▶ the error
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    record::{Offset, TopicPartition},
-    runtime::broker::{Broker, BrokerError, Member, Membership},
+    record::{InputRecord, Offset, TopicPartition},
+    runtime::broker::{Broker, BrokerError, Member, Membership, Rebalance},
 };
 
 /// A member of a consumer group that commits after the effects of its records, on one thread.
@@ -21,6 +21,8 @@ pub struct GroupConsumer {
     membership: Membership,
     /// `None` while not joined.
     member: Option<Box<dyn Member>>,
+    /// A change of the assignment that is not answered yet.
+    pending: Option<Rebalance>,
     /// The offsets whose commit has not succeeded; each is the next to read.
     pub to_commit: BTreeMap<TopicPartition, Offset>,
     /// Whether it was fenced since its last commit.
@@ -44,7 +46,14 @@ impl GroupConsumer {
     /// A consumer that has not joined its group yet.
     #[must_use]
     pub fn new(broker: Arc<dyn Broker>, membership: Membership) -> Self {
-        Self { broker, membership, member: None, to_commit: BTreeMap::new(), was_fenced: false }
+        Self {
+            broker,
+            membership,
+            member: None,
+            pending: None,
+            to_commit: BTreeMap::new(),
+            was_fenced: false,
+        }
     }
 
     /// The member; joins the group if there is none.
@@ -63,6 +72,33 @@ impl GroupConsumer {
     #[must_use]
     pub fn member(&self) -> Option<&dyn Member> {
         self.member.as_deref()
+    }
+
+    /// Waits for records, as [`Member::poll`] does. A rebalance is returned until it is [`Self::answered`], so that an answer that
+    /// fails is repeated: the whole group waits for it. Until then, nothing is polled.
+    ///
+    /// # Errors
+    /// [`BrokerError`], named after the recovery.
+    pub fn poll(
+        &mut self,
+        wait: Duration,
+        records: &mut Vec<InputRecord>,
+    ) -> Result<Option<Rebalance>, BrokerError> {
+        if self.pending.is_none() {
+            self.pending = self.joined()?.poll(wait, records)?;
+        }
+        Ok(self.pending.clone())
+    }
+
+    /// Notes that the member has assigned or unassigned what the last rebalance said.
+    pub fn answered(&mut self) {
+        self.pending = None;
+    }
+
+    /// Whether it has joined, and has answered every rebalance. If not after a turn, the broker was not available.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.member.is_some() && self.pending.is_none()
     }
 
     /// Commits [`Self::to_commit`] and everything sent.
@@ -108,6 +144,7 @@ impl GroupConsumer {
     pub fn rejoin(&mut self, error: BrokerError) -> Result<Recovery, BrokerError> {
         self.to_commit.clear();
         self.member = None;
+        self.pending = None;
         if std::mem::replace(&mut self.was_fenced, true) {
             let member = &self.membership.member;
             return Err(BrokerError::Fatal(format!(
@@ -129,13 +166,11 @@ impl GroupConsumer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
         local::LocalBroker,
-        record::{InputRecord, OutputRecord, Partition, Topic},
-        runtime::broker::{Cleanup, ProcessingGuarantee, Rebalance, TopicSpec},
+        record::{OutputRecord, Partition, Topic},
+        runtime::broker::{Cleanup, ProcessingGuarantee, TopicSpec},
         time::{EventTime, ManualClock, WallTime},
     };
 
@@ -173,8 +208,8 @@ mod tests {
     /// Joins if necessary, and returns the offsets of the next records.
     fn poll(consumer: &mut GroupConsumer) -> Result<Vec<i64>, BrokerError> {
         let mut records: Vec<InputRecord> = Vec::new();
-        let member = consumer.joined()?;
-        while let Some(rebalance) = member.poll(Duration::ZERO, &mut records)? {
+        while let Some(rebalance) = consumer.poll(Duration::ZERO, &mut records)? {
+            let member = consumer.joined()?;
             match rebalance {
                 Rebalance::Assigned(tasks) => {
                     member.assign(&tasks)?;
@@ -182,6 +217,7 @@ mod tests {
                 }
                 Rebalance::Revoked { tasks, .. } => member.unassign(&tasks)?,
             }
+            consumer.answered();
         }
         Ok(records.iter().map(|record| record.offset.0).collect())
     }
@@ -199,6 +235,24 @@ mod tests {
         assert!(matches!(recovery, Recovery::Rewound(_)), "{recovery:?}");
         assert!(consumer.to_commit.is_empty(), "its effect is repeated");
         assert_eq!(poll(&mut consumer).unwrap(), [1, 2]);
+    }
+
+    #[test]
+    fn a_rebalance_that_could_not_be_answered_is_returned_again() {
+        let broker = broker(1);
+        let mut consumer = consumer(&broker);
+        assert!(!consumer.is_settled(), "it has not joined");
+        let assigned = Some(Rebalance::Assigned(vec![Partition(0)]));
+        let mut records = Vec::new();
+        // The owner of the consumer tries to answer in between, and the broker is not available.
+        for _ in 0..3 {
+            assert_eq!(consumer.poll(Duration::ZERO, &mut records).unwrap(), assigned);
+            assert!(!consumer.is_settled());
+            let recovery = consumer.recover(BrokerError::Retry("a test".to_owned())).unwrap();
+            assert!(matches!(recovery, Recovery::Retry(_)), "{recovery:?}");
+        }
+        assert_eq!(poll(&mut consumer).unwrap(), [0]);
+        assert!(consumer.is_settled());
     }
 
     #[test]
