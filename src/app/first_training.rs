@@ -7,8 +7,19 @@ use crate::config::Config;
 use foretell_ml::{
     ModelBundle, Origin, Params, Recipe, Seed, TrainingError, TrainingSet,
     training::{TrainingData, Trial, Tuned, Watch, train, tune},
+    trees::importance,
 };
 use foretell_streams::{runtime::StopSignal, time::Clock};
+
+/// A warning about a model that gives everyone the same probabilities; none about any other.
+pub(super) fn warning_of(bundle: &ModelBundle) -> Option<String> {
+    let has_split = importance(&bundle.booster).ok()?.iter().any(|feature| feature.splits > 0);
+    (!has_split).then(|| {
+        "the model has no split, so it gives everyone the same probabilities: no feature tells the labels apart, or there are \
+         too few examples (of a label) to find out"
+            .to_owned()
+    })
+}
 
 /// Makes the first model.
 pub(super) struct FirstTraining<'a> {

@@ -102,6 +102,9 @@ pub fn init(
     let tuned = tune_first(&first, cluster, observer)?;
     // Nobody waits for the model of an `init` that is stopped.
     let bundle = first.train(tuned.params, Duration::ZERO)?;
+    if let Some(warning) = first_training::warning_of(&bundle) {
+        observer.step(&format!("warning: {warning}"));
+    }
     let evaluation = match unseen {
         Some(unseen) => Some(evaluate(&Scorer::new(&bundle)?, &unseen)),
         None => None,

@@ -70,12 +70,37 @@ impl LineChart {
             }
             chart
                 .configure_series_labels()
+                .position(self.emptiest_corner())
                 .background_style(WHITE.mix(0.8))
                 .border_style(BLACK.mix(0.3))
                 .draw()?;
             area.present()?;
         }
         Ok(svg)
+    }
+
+    /// The corner with the fewest points, for the legend.
+    fn emptiest_corner(&self) -> SeriesLabelPosition {
+        let (x, y) = (self.bounds(|point| point.0), self.bounds(|point| point.1));
+        // A legend takes about a quarter of the width and a third of the height.
+        let is_near = |value: f64, range: &Range<f64>, at_end: bool, share: f64| {
+            let place = (value - range.start) / (range.end - range.start);
+            if at_end { place > 1.0 - share } else { place < share }
+        };
+        let points = |right: bool, top: bool| {
+            let near = |point: &(f64, f64)| {
+                is_near(point.0, &x, right, 0.25) && is_near(point.1, &y, top, 0.35)
+            };
+            self.series.iter().flat_map(Series::finite).filter(near).count()
+        };
+        let corners = [
+            (SeriesLabelPosition::UpperRight, points(true, true)),
+            (SeriesLabelPosition::LowerRight, points(true, false)),
+            (SeriesLabelPosition::UpperLeft, points(false, true)),
+            (SeriesLabelPosition::LowerLeft, points(false, false)),
+        ];
+        let emptiest = corners.into_iter().min_by_key(|(_, points)| *points);
+        emptiest.map_or(SeriesLabelPosition::UpperRight, |(corner, _)| corner)
     }
 
     /// The range of one coordinate over all series, a little wider than the points; 0 to 1 without points.
@@ -113,21 +138,21 @@ pub fn page(
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n\
          <style>\nbody {{ font-family: sans-serif; margin: 2rem; }}\nsvg {{ max-width: 100%; height: auto; }}\n\
-         table {{ border-collapse: collapse; }}\nth, td {{ padding: 0.3rem 0.8rem; text-align: left; \
+         div {{ overflow-x: auto; }}\ntable {{ border-collapse: collapse; }}\nth, td {{ padding: 0.3rem 0.8rem; text-align: left; \
          border-bottom: 1px solid #ccc; }}\n</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
     );
     for chart in charts {
         writeln!(page, "{}", chart.to_svg()?)?;
     }
     for (heading, rows) in tables {
-        writeln!(page, "<h2>{}</h2>\n<table>", escaped(heading))?;
+        writeln!(page, "<h2>{}</h2>\n<div><table>", escaped(heading))?;
         for (number, row) in rows.iter().enumerate() {
             let tag = if number == 0 { "th" } else { "td" };
             let cells: String =
                 row.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect();
             writeln!(page, "<tr>{cells}</tr>")?;
         }
-        page.push_str("</table>\n");
+        page.push_str("</table></div>\n");
     }
     page.push_str("</body>\n</html>\n");
     Ok(page)

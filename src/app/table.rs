@@ -296,8 +296,21 @@ fn row_of(
             }
         }
     }
+    check_truth(&row.truth, table)?;
     row.answers = schema.layout().row_of(&answers);
     Ok(row)
+}
+
+/// How much the sum of the true probabilities may differ from 1: they may be rounded.
+const ROUNDING_MAX: f64 = 0.01;
+
+fn check_truth(truth: &[f64], table: &TableSettings) -> Result<(), String> {
+    let sum: f64 = truth.iter().sum();
+    if truth.is_empty() || (sum - 1.0).abs() <= ROUNDING_MAX {
+        return Ok(());
+    }
+    let columns = table.truth.join(", ");
+    Err(format!("the true probabilities of the labels ({columns}) have the sum {sum:.3}, not 1"))
 }
 
 fn outcomes_of(
@@ -540,6 +553,11 @@ mod tests {
                 assert!(message.contains(word), "{word:?} is not in {message:?}");
             }
         };
+        let wrong = "age,p0,p1,out\n1,1,0,no\n2,0.9,0.9,yes\n";
+        let truth =
+            |table: &mut TableSettings| table.truth = ["p0", "p1"].map(str::to_owned).into();
+        let message = try_load(wrong, truth).unwrap_err().to_string();
+        assert!(message.contains("line 3") && message.contains("the sum 1.800"), "{message}");
         check(|table| table.outcomes = "when".to_owned(), &["\"when\"", "`outcomes`", "age, then"]);
         check(|table| table.truth[1] = "p2".to_owned(), &["\"p2\"", "`truth`"]);
         check(|table| table.truth[1] = "p0".to_owned(), &["\"p0\"", "name it once"]);

@@ -171,6 +171,16 @@ impl SamplerStudy {
     }
 }
 
+/// The points of a line that stays at a value until the next one.
+fn steps(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
+    let mut line: Vec<(f64, f64)> = Vec::new();
+    for (x, y) in points {
+        line.extend(line.last().map(|(_, before)| (x, *before)));
+        line.push((x, y));
+    }
+    line
+}
+
 impl Comparison {
     /// The study with the best trial, and that trial.
     #[must_use]
@@ -232,7 +242,7 @@ impl Comparison {
         let chart = |x_label: &str, x: fn((usize, Duration, f64)) -> f64| {
             let series = self.studies.iter().map(|study| Series {
                 name: study.sampler.name().to_owned(),
-                points: study.course().map(|point| (x(point), point.2)).collect(),
+                points: steps(study.course().map(|point| (x(point), point.2))),
                 marks: Vec::new(),
             });
             LineChart {

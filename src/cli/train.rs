@@ -53,6 +53,7 @@ pub(super) struct Train {
 
 impl Train {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        TrainingJob::forget_failure(&self.root)?;
         let trained = self.train(global);
         if let Err(error) = &trained
             && let Err(unwritten) = TrainingJob::fail(&self.root, &one_line(error))

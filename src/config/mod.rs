@@ -255,7 +255,7 @@ impl Config {
         let join = raw.outcomes.settings();
         let variables = Variables::new(&event_schema, &raw.outcomes.labels);
         let actions = raw_actions::settings(&raw.actions, variables, &sources)?;
-        let quality = raw.quality.settings(join.window + join.grace);
+        let quality = raw.quality.settings(join.labels_within());
         let tuning = Tuning { study: raw.tuning.study(), time: raw.tuning.time };
         let learning = raw.learning.settings(&raw.tuning).map_err(|(key, problem)| {
             error::refused(&sources, &format!("learning.{key}"), &problem)

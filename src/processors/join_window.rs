@@ -20,6 +20,12 @@ impl JoinWindow {
         time + self.window + self.grace
     }
 
+    /// The stream time between two removals of the entries that have closed.
+    #[must_use]
+    pub fn removal_interval(&self) -> Duration {
+        (self.window / 20).max(Duration::from_secs(1))
+    }
+
     /// The earliest time of an entry that has not closed.
     #[must_use]
     pub fn open(&self, stream_time: EventTime) -> EventTime {

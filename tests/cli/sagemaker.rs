@@ -75,6 +75,8 @@ fn scores_of_json<'j>(predictions: impl IntoIterator<Item = &'j Json>) -> Vec<(S
 fn a_job_makes_the_model_of_init_which_serves_the_same_scores() {
     let folder = tempfile::tempdir().unwrap();
     let job = TrainingJob::new(folder.path());
+    // That of an earlier run of the job.
+    job.write("output/failure", "it was out of memory");
     let output = job.train();
     assert!(!job.root.join("output/failure").exists());
     check_metric_definitions(&output);
@@ -255,6 +257,17 @@ fn a_failure_is_written_where_sagemaker_looks_for_it() {
     let mut serve = job.serve();
     assert_eq!(serve.end(SOON).code(), Some(1));
     assert!(serve.errors().contains("there is no model.txt in "), "{}", serve.errors());
+}
+
+#[test]
+fn a_model_that_gives_everyone_the_same_probabilities_is_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = TrainingJob::new(folder.path());
+    // No leaf can have as many examples.
+    job.set(&[("tuning.space.min_data_in_leaf", "100000")]);
+    let mut process = job.start();
+    assert!(process.end(SOON).success(), "{}", process.errors());
+    assert!(process.errors().contains("the model has no split"), "{}", process.errors());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::{
     app::{
         demo::DemoSettings,
-        play::{EventFactory, Pace, PlaySettings, Script},
+        play::{EventFactory, Pace, PlaySettings, Script, outcome_warnings},
         returning,
         table::{self, Row},
     },
@@ -121,6 +121,8 @@ pub(super) fn describe(rows: &[Row], play: &PlaySettings, script: &Script) -> Ve
         let context = "warning: with generated event times, since the table has none";
         lines.extend(warning.map(|warning| format!("{context}: {warning}")));
     }
+    let warnings = outcome_warnings(rows, &play.join);
+    lines.extend(warnings.into_iter().map(|warning| format!("warning: {warning}")));
     for (why, rows) in not_scored(script) {
         lines.push(format!("warning: {rows} rows are not scored: {why}"));
     }

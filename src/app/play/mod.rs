@@ -40,6 +40,7 @@ use foretell_streams::time::EventTime;
 pub use crate::app::play::{
     batch_join::{JoinedExample, Joins, join, join_examples},
     event_factory::EventFactory,
+    outcomes::warnings as outcome_warnings,
     pace::{Pace, closing},
     session_ends::SessionEnds,
     sources::PlaySources,
@@ -463,7 +464,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy};
+    use crate::{
+        app::table::TimedOutcome,
+        processors::outcome_join::{ConflictPolicy, LearnFrom, UnlabelledPolicy},
+    };
 
     const MINUTE: i64 = 60_000;
 
@@ -546,6 +550,38 @@ mod tests {
         script.decide(&BTreeSet::from([2]));
         assert_eq!(script.actions, [event("ann", 0), outcome("ann", 20, "bought")]);
         assert_eq!(script.joins(2, &settings).joined, 1);
+    }
+
+    #[test]
+    fn outcomes_that_come_too_late_or_contradict_the_label_are_named() {
+        let row = |label: &str, outcomes: &[(&str, u64)]| Row {
+            label: label.to_owned(),
+            outcomes: Some(
+                outcomes
+                    .iter()
+                    .map(|(label, minutes)| TimedOutcome {
+                        label: (*label).to_owned(),
+                        after: Duration::from_secs(minutes * 60),
+                    })
+                    .collect(),
+            ),
+            ..Row::default()
+        };
+        let settings = join(UnlabelledPolicy::Label("ignored".to_owned()));
+        let good = [
+            row("bought", &[("liked", 5), ("bought", 60)]),
+            row("ignored", &[]),
+            row("", &[("liked", 5)]),
+            Row { label: "bought".to_owned(), ..Row::default() },
+        ];
+        assert_eq!(outcome_warnings(&good, &settings), [""; 0]);
+        let bad =
+            [row("bought", &[("bought", 61)]), row("liked", &[]), row("liked", &[("liked", 1)])];
+        let [late, other] = <[String; 2]>::try_from(outcome_warnings(&bad, &settings)).unwrap();
+        assert!(late.starts_with("1 outcomes come more than outcomes.window (1h) after"), "{late}");
+        assert!(other.contains("the label of 2 rows") && other.contains("\"ignored\""), "{other}");
+        let dropped = outcome_warnings(&bad, &join(UnlabelledPolicy::Drop));
+        assert!(dropped[1].contains("make none"), "{dropped:?}");
     }
 
     #[test]

@@ -105,6 +105,37 @@ impl Script {
     }
 }
 
+/// What a user should know about the outcomes that the rows have: those that come too late to be joined, and those that do not make
+/// the label of their row.
+pub fn warnings(rows: &[Row], join: &JoinSettings) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let (mut late, mut other, mut first_other) = (0, 0, None);
+    for row in rows {
+        let Some(outcomes) = &row.outcomes else { continue };
+        let in_time = outcomes.iter().filter(|one| one.after <= join.window);
+        late += outcomes.len() - in_time.clone().count();
+        let made = join.final_label(in_time.map(|one| one.label.as_str()));
+        if !row.label.is_empty() && made.as_deref() != Some(row.label.as_str()) {
+            other += 1;
+            first_other.get_or_insert((row.label.as_str(), made));
+        }
+    }
+    if late > 0 {
+        let window = humantime_serde::re::humantime::format_duration(join.window);
+        warnings.push(format!(
+            "{late} outcomes come more than outcomes.window ({window}) after their events, so they are not joined with them"
+        ));
+    }
+    if let Some((label, made)) = first_other {
+        let made = made.map_or("none".to_owned(), |made| format!("{made:?}"));
+        warnings.push(format!(
+            "the label of {other} rows is not the one that their outcomes make: the first has the label {label:?}, and its \
+             outcomes make {made}. The outcomes are played"
+        ));
+    }
+    warnings
+}
+
 /// Delays of the outcomes that the table has.
 pub(super) struct Delays {
     /// Time in the play for each unit of time in the table.

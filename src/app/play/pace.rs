@@ -129,7 +129,7 @@ pub(super) fn ahead(rows: &[Row], settings: &PlaySettings) -> Duration {
 /// twentieth of a window, and at most once per second.
 #[must_use]
 pub fn closing(join: &JoinSettings) -> Duration {
-    join.window + join.grace + join.window / 20 + Duration::from_secs(2)
+    join.window + join.grace + join.join_window().removal_interval() + Duration::from_secs(2)
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@ use anyhow::Context;
 use crate::{
     app::{
         cluster::Cluster,
-        play::{Action, EventFactory, Pace, PlaySettings, PlaySources, Script},
+        play::{self, Action, EventFactory, Pace, PlaySettings, PlaySources, Script},
         replay::feed::{Feed, FeedPosition},
         table::{self, Row},
     },
     config::Config,
+    processors::outcome_join::JoinSettings,
 };
 use foretell_ml::Seed;
 use foretell_streams::{record::OutputRecord, time::EventTime};
@@ -85,7 +86,7 @@ impl PlayedTable {
             records.push(OutputRecord::new(topic, key, Some(&bytes), scheduled.at));
         }
         anyhow::ensure!(!records.is_empty(), "the table has no row that can be played");
-        let lines = lines_of(&rows, &script);
+        let lines = lines_of(&rows, &script, &config.join);
         Ok(Self { records: Arc::new(records), lines })
     }
 
@@ -162,13 +163,15 @@ fn pace_of(config: &Config, rows: &[Row], span: Option<Duration>) -> Pace {
 }
 
 /// What a user should know about the rows.
-fn lines_of(rows: &[Row], script: &Script) -> Vec<String> {
+fn lines_of(rows: &[Row], script: &Script, join: &JoinSettings) -> Vec<String> {
     let mut lines = Vec::new();
     let span = Duration::from_secs(script.end().since(script.start()).as_secs());
     let span = humantime_serde::re::humantime::format_duration(span);
     let has_times = rows.iter().any(|row| row.event_time.is_some());
     let times = if has_times { "of the table" } else { "generated" };
     lines.push(format!("{} rows, event times {times}, over {span}", rows.len()));
+    let warnings = play::outcome_warnings(rows, join);
+    lines.extend(warnings.into_iter().map(|warning| format!("warning: {warning}")));
     for (number, why) in [
         (script.rejected_rows, "the event schema rejects them"),
         (script.repeated_rows, "they repeat an earlier event"),

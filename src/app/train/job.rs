@@ -194,6 +194,17 @@ impl TrainingJob {
         Ok(Self { config, tables, model_folder: root.join(MODEL_FOLDER), warnings })
     }
 
+    /// Removes the reason of the failure of an earlier run.
+    ///
+    /// # Errors
+    /// If there is one, and it cannot be removed.
+    pub fn forget_failure(root: &Path) -> io::Result<()> {
+        match fs::remove_file(root.join("output").join("failure")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Writes the reason of a failure to where SageMaker looks for it, if there is a root.
     ///
     /// # Errors

@@ -14,7 +14,10 @@ use std::{ops::ControlFlow, path::PathBuf, sync::Arc, time::Duration};
 pub use job::{TrainingJob, TrainingJobError};
 
 use crate::app::{
-    first_training::FirstTraining, initial::Prepared, library::files, shutdown::Shutdown,
+    first_training::{FirstTraining, warning_of},
+    initial::Prepared,
+    library::files,
+    shutdown::Shutdown,
 };
 use foretell_ml::{
     Evaluation, ModelVersion, Scorer,
@@ -88,6 +91,7 @@ pub fn run(
         );
     };
     let bundle = first.train(tuned.params, SAVING_MAX)?;
+    warning_of(&bundle).into_iter().for_each(|warning| observer.warning(&warning));
     let validation = match unseen {
         Some(unseen) => Some(evaluate(&Scorer::new(&bundle)?, &unseen)),
         None => None,

@@ -155,7 +155,7 @@ pub type JobResult = Result<JobOutput, JobFailure>;
 pub enum JobOutput {
     /// Of [`Job::Train`].
     Trained(Box<Trained>),
-    /// Of [`Job::Judge`]. None if the examples are too few, or the metric is not defined for them.
+    /// Of [`Job::Judge`]. None if the examples are too few.
     Judged(Option<Comparison>),
     /// Of [`Job::Check`]: the number of the model's training.
     Checked(u64),

@@ -61,13 +61,8 @@ pub(super) fn numbers(found: &Comparison, rules: &Rules) -> ModelComparison {
 /// The improvement and its interval in words.
 fn improvement(comparison: Option<&Comparison>) -> String {
     comparison.map_or_else(String::new, |found| {
-        format!(
-            "{} improves by {:.4} ({:.4} to {:.4})",
-            found.metric.name(),
-            found.difference,
-            found.low,
-            found.high
-        )
+        let Comparison { metric, difference, low, high, .. } = found;
+        format!("{} improves by {difference:.4} ({low:.4} to {high:.4})", metric.name())
     })
 }
 
@@ -76,7 +71,10 @@ pub(super) fn better(comparison: Option<&Comparison>, rules: &Rules) -> String {
 }
 
 pub(super) fn worse(comparison: Option<&Comparison>) -> String {
-    format!("{}: it is worse", improvement(comparison))
+    comparison.map_or_else(String::new, |found| {
+        let (by, low, high) = (-found.difference, -found.high, -found.low);
+        format!("{} is worse by {by:.4} ({low:.4} to {high:.4})", found.metric.name())
+    })
 }
 
 pub(super) fn undecided(comparison: Option<&Comparison>) -> String {
@@ -92,6 +90,5 @@ pub(super) fn fell(comparison: Option<&Comparison>, rules: &Rules) -> String {
 }
 
 pub(super) fn too_few() -> String {
-    "too few examples to compare it with the champion, or the metric is not defined for them"
-        .to_owned()
+    "too few examples, or too few of another label than the most frequent one, to compare it with the champion".to_owned()
 }

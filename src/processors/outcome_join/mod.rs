@@ -24,7 +24,7 @@ pub use pending::{
 pub use settings::{ConflictPolicy, Emit, JoinSettings, LearnFrom, UnlabelledPolicy};
 pub use store::OutcomeStore;
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     events::{
@@ -81,7 +81,7 @@ impl Processor for StorePrediction {
     type Out = Encoded<LabelledExample>;
 
     fn start(&mut self, ctx: &mut JoinContext<'_>) {
-        let interval = (self.store.settings.window / 20).max(Duration::from_secs(1));
+        let interval = self.store.settings.join_window().removal_interval();
         ctx.schedule(PunctuationKind::StreamTime, interval);
         self.waiting = Some((ctx.partition(), self.store.begin_waiting(ctx)));
     }

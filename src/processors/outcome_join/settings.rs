@@ -53,6 +53,20 @@ impl JoinSettings {
         }
     }
 
+    /// Stream time from a prediction until no label of it can come any more.
+    #[must_use]
+    pub fn labels_within(&self) -> Duration {
+        let window = self.join_window();
+        let closes = self.window + self.grace;
+        match (self.emit, &self.unlabelled) {
+            (Emit::OnUpdate, UnlabelledPolicy::Drop) => closes,
+            // Examples are made when closed entries are removed.
+            (Emit::OnClose, _) | (_, UnlabelledPolicy::Label(_)) => {
+                closes + window.removal_interval()
+            }
+        }
+    }
+
     /// Which times belong together.
     #[must_use]
     pub fn join_window(&self) -> JoinWindow {
@@ -120,4 +134,31 @@ pub enum UnlabelledPolicy {
     /// It becomes an example with this label, such as "did not buy". With `learn_from` "first" or "last", one of the predictions
     /// of a respondent inside a window does.
     Label(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_closed_windows_come_with_the_next_removal() {
+        let check = |emit, unlabelled: UnlabelledPolicy, expected: u64| {
+            let settings = JoinSettings {
+                window: Duration::from_secs(1_000),
+                grace: Duration::from_secs(100),
+                conflict: ConflictPolicy::First,
+                learn_from: LearnFrom::First,
+                predictions_max: 1,
+                unlabelled,
+                emit,
+                classes: Vec::new(),
+            };
+            assert_eq!(settings.labels_within(), Duration::from_secs(expected), "{settings:?}");
+        };
+        let label = || UnlabelledPolicy::Label("no".to_owned());
+        check(Emit::OnUpdate, UnlabelledPolicy::Drop, 1_100);
+        check(Emit::OnClose, UnlabelledPolicy::Drop, 1_150);
+        check(Emit::OnUpdate, label(), 1_150);
+        check(Emit::OnClose, label(), 1_150);
+    }
 }

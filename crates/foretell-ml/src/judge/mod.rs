@@ -18,6 +18,8 @@ mod bootstrap;
 mod predictions;
 mod statistic;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::predictions::{Predictions, predict};
@@ -29,6 +31,10 @@ use crate::{
 
 /// Minimum number of examples of a comparison. The interval of fewer is much too narrow: that of one example has no width.
 pub const EXAMPLES_MIN: usize = 30;
+
+/// Minimum number of them whose label is not the most frequent one. What resamples do with fewer is chance: without any, the model
+/// that is the most certain of the frequent label would be better without a doubt.
+pub const OTHERS_MIN: usize = 10;
 
 /// Settings of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,9 +114,9 @@ impl Comparison {
 
 /// Compares two models by their predictions for the same examples.
 ///
-/// `None` if nothing can be concluded: there are fewer than [`EXAMPLES_MIN`] examples; a probability is NaN; or the metric
-/// is undefined for the examples or for more than 1 % of the resamples, as the AUC is with fewer than about five examples
-/// of a class.
+/// `None` if nothing can be concluded: there are fewer than [`EXAMPLES_MIN`] examples, or [`OTHERS_MIN`] of another label than the
+/// most frequent one; a probability is NaN; or the metric is undefined for the examples or for more than 1 % of the resamples, as
+/// the AUC is with fewer than about five examples of a class.
 ///
 /// # Panics
 /// If the numbers of predictions, decisions and labels differ, or the settings are out of their bounds.
@@ -122,7 +128,9 @@ pub fn compare(
     settings: &Settings,
 ) -> Option<Comparison> {
     let both = [candidate, champion];
-    if !both.iter().all(|predictions| can_be_resampled(predictions, labels, settings)) {
+    if !both.iter().all(|predictions| can_be_resampled(predictions, labels, settings))
+        || others(labels) < OTHERS_MIN
+    {
         return None;
     }
     let metric = settings.metric;
@@ -176,6 +184,13 @@ fn can_be_resampled(predictions: &Predictions, labels: &[Label], settings: &Sett
     assert_eq!(predictions.probabilities.len(), labels.len(), "a prediction for each label");
     assert_eq!(predictions.decisions.len(), labels.len(), "a decision for each label");
     labels.len() >= EXAMPLES_MIN && !predictions.has_nan()
+}
+
+/// Number of labels that are not the most frequent one.
+fn others(labels: &[Label]) -> usize {
+    let mut counts: BTreeMap<Label, usize> = BTreeMap::new();
+    labels.iter().for_each(|label| *counts.entry(*label).or_default() += 1);
+    labels.len() - counts.into_values().max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -310,9 +325,16 @@ mod tests {
         assert_eq!(with_labels(29, 10, 0.4), [false; 4]);
         assert_eq!(with_labels(30, 10, 0.4), [true; 4]);
         assert_eq!(with_labels(30, 10, f64::NAN), [false; 4]);
-        assert_eq!(with_labels(30, 0, 0.4), [true, false, false, true], "one class");
-        assert_eq!(with_labels(30, 1, 0.4), [true, false, false, true], "nearly one class");
-        assert_eq!(with_labels(30, 30, 0.4), [true, false, true, true], "one class");
+        assert_eq!(with_labels(30, 20, 0.4), [true; 4]);
+        for positives in [0, 1, 9, 21, 30] {
+            assert_eq!(
+                with_labels(30, positives, 0.4),
+                [false; 4],
+                "{positives}: nearly one class"
+            );
+        }
+        assert_eq!(with_labels(3_000, 9, 0.4), [false; 4]);
+        assert_eq!(with_labels(3_000, 10, 0.4), [true; 4]);
     }
 
     #[test]
