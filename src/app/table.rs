@@ -573,8 +573,8 @@ mod tests {
             |table| {
                 table.outcomes = String::new();
                 table.skip.push("then".to_owned());
-                table.truth[0] = "age".to_owned();
-                table.skip.push("p0".to_owned());
+                table.truth = vec!["age".to_owned()];
+                table.skip.extend(["p0", "p1"].map(str::to_owned));
             },
             &["line 3", "\"age\"", "\"2\"", "from 0 to 1"],
         );

@@ -14,7 +14,7 @@ use crate::{
             self, Edit, EventFields, EventSchemaFile, History, KindChange, Registered, Version,
         },
     },
-    cli::{Global, Sets, print},
+    cli::{Global, Sets, print, progress::Progress},
     config::Config,
 };
 
@@ -123,7 +123,8 @@ struct Evolve {
     /// Set the description of a field.
     #[arg(long, value_name = "NAME=SENTENCE", value_parser = describe)]
     doc: Vec<Edit>,
-    /// Print the schema on standard output, and write nothing.
+    /// Print the schema on standard output, and what the change means on standard error, and write nothing. What cannot be written is
+    /// refused as without it.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -267,10 +268,6 @@ impl Evolve {
         let fields = EventFields::of(&history.folder, configured(global)?.as_ref());
         let kinds = schemas::newest_kind_changes(&after, &fields);
         let difference = schemas::difference_with(before, &next.schema, &fields, &kinds)?;
-        if self.dry_run {
-            print(next.text.trim_end());
-            return Ok(ExitCode::SUCCESS);
-        }
         if let EventFields::Except(_) = fields
             && !kinds.is_empty()
         {
@@ -288,10 +285,23 @@ impl Evolve {
             history.level.name(),
             problems.join("; ")
         );
+        let undescribed = schemas::undescribed(&edits);
+        let advice = match undescribed.first() {
+            Some(name) => format!(
+                "\ndescribe {} before you register it: foretell schema evolve … --doc {name}=\"…\"",
+                undescribed.join(", ")
+            ),
+            None => String::new(),
+        };
+        if self.dry_run {
+            Progress::new().line(&format!("{difference}{advice}\nnothing was written"));
+            print(next.text.trim_end());
+            return Ok(ExitCode::SUCCESS);
+        }
         next.write()?;
         let path = next.path.display();
         print(&format!(
-            "{difference}\n{path} is a draft: you can change it until `foretell schema register`"
+            "{difference}\n{path} is a draft: you can change it until `foretell schema register`{advice}"
         ));
         Ok(ExitCode::SUCCESS)
     }

@@ -33,7 +33,8 @@ pub(super) struct Send {
     /// Maximum delay of an outcome after its event, such as `30s` or `2m`. Delays are random up to it.
     #[arg(long, default_value = "30s", value_parser = duration)]
     outcome_delay: Duration,
-    /// Random seed. The same seed and table give the same events and outcomes.
+    /// Random seed. The same seed and table give the same events and outcomes. Another one sends the same rows as other respondents,
+    /// if the table names none: a model that has learned from them is then judged on rows that it knows.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Send only the events of this topic, with its prefix or without it: the part of each row that its schema has fields for.

@@ -59,7 +59,8 @@ fn fields_are_added_and_renamed() {
     let path = folder.path();
     let evolve =
         ["schema", "evolve", "FOLDER", "--add", "smoker:boolean", "--rename", "gender=sex"];
-    let (shown, _) = run(&[&evolve[..], &["--dry-run"]].concat(), path, 0);
+    let (shown, explained) = run(&[&evolve[..], &["--dry-run"]].concat(), path, 0);
+    assert_contains(&explained, &["smoker: added, null or boolean", "--doc smoker="]);
     assert_contains(
         &shown,
         &[r#"{"name": "sex", "aliases": ["gender"], "type": ["null", "string"]"#],
@@ -260,11 +261,14 @@ fn a_kind_that_changes_is_refused_before_anything_is_registered() {
     let fix = "add one with another name, and remove the old one";
     let (_, errors) = run(&[&retype[..], &config].concat(), path, 1);
     assert_contains(&errors, &["nothing was written", refusal, fix]);
+    let (_, dry) = run(&[&retype[..], &config, &["--dry-run"]].concat(), path, 1);
+    assert_eq!(dry, errors, "a dry run refuses what a run refuses");
     assert!(!path.join("v2.avsc").exists());
     // Metadata are not answers.
-    let (output, _) =
-        run(&["schema", "evolve", "FOLDER", "--retype", "at:string", "--dry-run"], path, 0);
-    assert_contains(&output, &[r#"{"name": "at", "type": "string""#]);
+    let (_, errors) =
+        run(&["schema", "evolve", "FOLDER", "--retype", "at:string", "--dry-run"], path, 1);
+    assert_contains(&errors, &["does not allow this; nothing was written"]);
+    assert!(!errors.contains("labelled-examples refuse"), "{errors}");
 
     // Without a configuration it is not known what is a question.
     let (output, _) = run(&retype, path, 0);

@@ -15,7 +15,7 @@ use crate::events::labelled_example::{ExampleOrigin, LabelledExample};
 use foretell_ml::{
     Label, Metric, ModelBundle, Probabilities, Seed,
     drift::{LiveMetrics, Progressive},
-    judge::{self, Predictions, compare},
+    judge::{self, Predictions},
 };
 use foretell_streams::time::EventTime;
 
@@ -240,7 +240,7 @@ impl Paired {
             seed: Seed(seed),
             ..judge::Settings::default()
         };
-        let found = compare(&own, &others, &labels, &settings)?;
+        let found = judge::compare_any(&own, &others, &labels, &settings)?;
         Some(Improvement {
             examples: found.examples,
             log_loss: found.difference,

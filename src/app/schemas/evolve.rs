@@ -45,6 +45,21 @@ pub fn evolve(history: &History, edits: &[Edit]) -> anyhow::Result<Version> {
     Ok(Version { number, path, text, schema })
 }
 
+/// The fields that `edits` add and do not describe.
+#[must_use]
+pub fn undescribed(edits: &[Edit]) -> Vec<&str> {
+    let is_described = |field: &str| {
+        edits.iter().any(|edit| matches!(edit, Edit::Describe { name, .. } if name == field))
+    };
+    let added = edits.iter().filter_map(|edit| match edit {
+        Edit::Add { name, .. } => Some(name.as_str()),
+        Edit::Rename { .. } | Edit::Remove { .. } | Edit::Retype { .. } | Edit::Describe { .. } => {
+            None
+        }
+    });
+    added.filter(|name| !is_described(name)).collect()
+}
+
 impl Version {
     /// Writes the version to its file.
     ///

@@ -17,7 +17,7 @@ mod registry;
 
 pub use answers::{EventFields, KindChange, check_answers, newest_kind_changes};
 pub use event_schema::EventSchemaFile;
-pub use evolve::{Edit, evolve};
+pub use evolve::{Edit, evolve, undescribed};
 pub use history::{History, Version, histories, read_schema};
 pub use meaning::{Difference, difference, difference_with};
 pub use registry::{

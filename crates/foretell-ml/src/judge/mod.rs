@@ -127,10 +127,25 @@ pub fn compare(
     labels: &[Label],
     settings: &Settings,
 ) -> Option<Comparison> {
+    if others(labels) < OTHERS_MIN {
+        return None;
+    }
+    compare_any(candidate, champion, labels, settings)
+}
+
+/// As [`compare`], also if all labels are the same: for predictions whose label is the true one, whatever it is.
+///
+/// # Panics
+/// As [`compare`].
+#[must_use]
+pub fn compare_any(
+    candidate: &Predictions,
+    champion: &Predictions,
+    labels: &[Label],
+    settings: &Settings,
+) -> Option<Comparison> {
     let both = [candidate, champion];
-    if !both.iter().all(|predictions| can_be_resampled(predictions, labels, settings))
-        || others(labels) < OTHERS_MIN
-    {
+    if !both.iter().all(|predictions| can_be_resampled(predictions, labels, settings)) {
         return None;
     }
     let metric = settings.metric;
