@@ -9,6 +9,32 @@ use crate::events::{
 use foretell_avro::wire::{self, Cursor, Malformed};
 use foretell_streams::time::{EventTime, WallTime};
 
+/// Where the label of an example is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelSource {
+    /// The outcome.
+    Outcome,
+    /// The policy for predictions without an outcome.
+    Policy,
+    /// A later outcome: the example replaces another one.
+    Correction,
+}
+
+impl LabelSource {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Outcome, Self::Policy, Self::Correction];
+
+    /// The name in metrics and in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Outcome => "outcome",
+            Self::Policy => "policy",
+            Self::Correction => "correction",
+        }
+    }
+}
+
 /// An observation as it was scored, its prediction and its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelledExample {

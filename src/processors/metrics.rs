@@ -8,13 +8,13 @@ use crate::{
     events::{
         decision::DecisionOutcome,
         label::UNKNOWN_LABEL,
+        labelled_example::LabelSource,
         questionnaire::{INVALID_VALUE, MISSING_FIELD},
         topics::TOPICS,
     },
     processors::{
         actions::metrics::ActionMetrics,
         gather::session::{SESSION_TOO_LARGE, SessionEnd},
-        outcome_join::LabelSource,
         quality::metrics::QualityMetrics,
         waiting::WaitingBoard,
     },

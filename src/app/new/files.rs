@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::app::new::{
-    decide::{COMPLETED, ColumnPlan, EVENT_ID, EVENT_TIME, RESPONDENT_ID, Role},
+    decide::{COMPLETED, EVENT_ID, EVENT_TIME, RESPONDENT_ID},
     labels::Class,
     names,
+    plan::{ColumnPlan, Role},
     report::Report,
 };
 

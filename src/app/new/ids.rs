@@ -2,8 +2,8 @@
 
 use crate::app::new::{
     column::ColumnSummary,
-    decide::{ColumnPlan, NamedColumns, Role},
     form::{self, Kind},
+    plan::{ColumnPlan, NamedColumns, Role},
 };
 
 /// Words of people and what stands for them, in names of ids.

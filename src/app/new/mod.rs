@@ -20,6 +20,7 @@ mod labels;
 mod names;
 mod options;
 mod paths;
+mod plan;
 mod progress;
 mod report;
 mod rows;
@@ -48,12 +49,13 @@ use crate::app::{
     generate,
     new::{
         column::ColumnSummary,
-        decide::{ColumnPlan, Decisions, Role},
+        decide::Decisions,
         dialect::{Dialect, DialectChoice},
         files::Application,
         form::FileForm,
         labels::Classes,
         paths::Paths,
+        plan::{ColumnPlan, Role},
         progress::Steps,
         source::Source,
         split::Split,

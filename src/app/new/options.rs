@@ -3,7 +3,7 @@
 use anyhow::bail;
 
 use crate::{
-    app::new::{Request, column::ColumnSummary, decide::NamedColumns, form, names},
+    app::new::{Request, column::ColumnSummary, form, names, plan::NamedColumns},
     events::similar_name,
 };
 

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::app::new::{
-    decide::{ColumnPlan, Role},
     form::Kind,
+    plan::{ColumnPlan, Role},
     split::SplitRule,
     table::Dropped,
 };

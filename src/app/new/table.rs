@@ -6,9 +6,9 @@ use anyhow::Context;
 
 use crate::app::new::{
     column::ColumnSummary,
-    decide::{ColumnPlan, Role},
     dialect::Dialect,
     labels::{Classes, Labels},
+    plan::{ColumnPlan, Role},
     progress::Steps,
     rows::Rows,
     source::Source,

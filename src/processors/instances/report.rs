@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::processors::{outcome_join::LabelSource, overview::Snapshot};
+use crate::{events::labelled_example::LabelSource, processors::overview::Snapshot};
 use foretell_streams::time::WallTime;
 
 /// The time that recent counts are taken over.

@@ -10,7 +10,7 @@ use crate::{
         prediction::PredictionRef,
     },
     processors::outcome_join::{
-        pending::StateRef,
+        labelled::Labelled,
         settings::LearnFrom,
         store::{JoinContext, OutcomeStore},
     },
@@ -21,64 +21,6 @@ use foretell_streams::{
     time::EventTime,
     topology::{ProcessError, Record},
 };
-
-/// Where the label of an example is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LabelSource {
-    /// The outcome.
-    Outcome,
-    /// The policy for predictions without an outcome.
-    Policy,
-    /// A later outcome: the example replaces another one.
-    Correction,
-}
-
-impl LabelSource {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Outcome, Self::Policy, Self::Correction];
-
-    /// The name in metrics and in the API.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Outcome => "outcome",
-            Self::Policy => "policy",
-            Self::Correction => "correction",
-        }
-    }
-}
-
-/// The label of an example.
-#[derive(Clone, Copy)]
-pub(super) struct Labelled<'a> {
-    pub(super) label: &'a str,
-    /// None if the label is from the policy for unlabelled predictions.
-    pub(super) outcome_time: Option<EventTime>,
-    /// The label that a correction replaces.
-    pub(super) replaced: Option<&'a str>,
-}
-
-impl<'a> Labelled<'a> {
-    /// That of an example that is held; none in another state.
-    pub(super) fn held(state: StateRef<'a>) -> Option<Self> {
-        match state {
-            StateRef::Held { label, outcome_time } => {
-                Some(Self { label, outcome_time: Some(outcome_time), replaced: None })
-            }
-            StateRef::Waiting | StateRef::Learned(_) | StateRef::PassedOver | StateRef::Chosen => {
-                None
-            }
-        }
-    }
-
-    fn source(&self) -> LabelSource {
-        match (self.replaced, self.outcome_time) {
-            (Some(_), _) => LabelSource::Correction,
-            (None, Some(_)) => LabelSource::Outcome,
-            (None, None) => LabelSource::Policy,
-        }
-    }
-}
 
 impl OutcomeStore {
     /// Forwards the example of a stored prediction that leaves the store.

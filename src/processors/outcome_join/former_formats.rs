@@ -132,7 +132,7 @@ impl PredictionV2 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::processors::outcome_join::pending::tests::{codec, prediction, states};
+    use crate::processors::outcome_join::pending_codec::tests::{codec, prediction, states};
     use foretell_streams::codec::{Codec as _, Stored};
 
     #[test]

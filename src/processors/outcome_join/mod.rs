@@ -11,16 +11,16 @@
 
 mod examples;
 mod former_formats;
+mod labelled;
 mod pending;
+mod pending_codec;
 mod settings;
 mod store;
 mod unlabelled;
 mod waiting;
 
-pub use examples::LabelSource;
-pub use pending::{
-    Pending, PendingCodec, PendingEntries, PendingRef, PredictionState, StateRef, decode_outcome,
-};
+pub use pending::{Pending, PendingRef, PredictionState, StateRef, decode_outcome};
+pub use pending_codec::{PendingCodec, PendingEntries};
 pub use settings::{ConflictPolicy, Emit, JoinSettings, LearnFrom, UnlabelledPolicy};
 pub use store::OutcomeStore;
 

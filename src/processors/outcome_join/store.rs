@@ -13,11 +13,9 @@ use crate::{
         actions::ActedStore,
         metrics::ApplicationMetrics,
         outcome_join::{
-            examples::Labelled,
-            pending::{
-                Pending, PendingCodec, PendingEntries, PendingRef, PredictionState, StateRef,
-                decode_outcome,
-            },
+            labelled::Labelled,
+            pending::{Pending, PendingRef, PredictionState, StateRef, decode_outcome},
+            pending_codec::{PendingCodec, PendingEntries},
             settings::{ConflictPolicy, Emit, JoinSettings, LearnFrom, UnlabelledPolicy},
         },
         waiting::Waiting,
