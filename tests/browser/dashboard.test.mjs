@@ -298,7 +298,7 @@ test("the respondent who is looked up is in the address: it is shared, reloaded,
   assert.equal(ann, `${instance.base}/#/respondent/${encodeURIComponent(ids[0])}`);
   await page.goBack();
   await until("", () => page.getByTestId("respondent-id").inputValue());
-  assert.equal(await page.getByTestId("respondent").count(), 0);
+  await until(0, () => page.getByTestId("respondent").count());
   await page.goForward();
   await isShown(ids[0]);
 

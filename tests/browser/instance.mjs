@@ -39,7 +39,7 @@ const EXAMPLE = path.join(repository, "deploy/adult/foretell.toml");
 export async function extended(folder) {
   const text = (await readFile(EXAMPLE, "utf8"))
     .replace("../../schemas", path.join(repository, "schemas"))
-    .replace('unlabelled = "drop"', 'unlabelled = { label = "<=50K" }')
+    .replace('unlabelled = "drop"', 'unlabelled = { label = "<=50K" }\nemit = "on_update"')
     .replaceAll('path = "adult', `path = "${path.dirname(EXAMPLE)}/adult`);
   const schema = { type: "record", name: "Registration", fields: [
     { name: "registration", type: "long" },
