@@ -9,12 +9,11 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use crate::{
-        app::table,
+        app::{initial, table},
         config::TableSettings,
         events::{
-            action::ExampleActions,
             answered::{AnsweredCodec, AnsweredRecord as _, ClassProbabilities},
-            labelled_example::{ExampleOrigin, LabelledExample},
+            labelled_example::LabelledExample,
             prediction::{Prediction, ScoreTrigger},
             questionnaire::{
                 AnswerRow, MetadataFields, QuestionnaireCodec, QuestionnaireSchema, ReadingRules,
@@ -391,20 +390,7 @@ mod tests {
             let rows =
                 table::read(&self.table, &self.schema).unwrap_or_else(|error| panic!("{error}"));
             let learned = rows.iter().map(|row| {
-                let example = LabelledExample {
-                    example_id: "initial".to_owned(),
-                    respondent_id: "initial".to_owned(),
-                    origin: ExampleOrigin::Initial,
-                    event_time: EventTime(0),
-                    outcome_time: None,
-                    label: row.label.clone(),
-                    prediction: None,
-                    challenger: None,
-                    correction: false,
-                    replaced: None,
-                    actions: ExampleActions::default(),
-                    answers: row.answers.clone(),
-                };
+                let example = initial::example("initial".to_owned(), row, EventTime(0));
                 let mut bytes = Vec::new();
                 self.log.encode(&example, &mut bytes).unwrap();
                 let example = self.log.decode(&bytes).unwrap();

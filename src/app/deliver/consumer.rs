@@ -410,6 +410,5 @@ impl Consumer {
         self.parts.deliveries.forget_all();
         self.backlog.values_mut().for_each(VecDeque::clear);
         self.dead_letters.clear();
-        self.group.to_commit.clear();
     }
 }

@@ -258,15 +258,18 @@ fn three_concurrent_inits_count_each_row_once() {
     assert_eq!(trained(&cluster), trained(&alone), "the same examples in the same order");
 }
 
+/// A cluster with the same registry, and no topics.
+fn without_topics(cluster: &Cluster) -> Cluster {
+    let registry = Arc::clone(&cluster.registry);
+    Cluster { registry, ..Cluster::embedded(&crate::app::clock()) }
+}
+
 #[test]
 fn no_model_is_trained_on_a_log_without_its_first_records_until_init_has_restored_them() {
     let (project, whole) = (Project::new(), Cluster::embedded(&crate::app::clock()));
     project.init(&whole, false).unwrap();
     // The same cluster without the first 25 records of the training log.
-    let cluster = Cluster {
-        registry: Arc::clone(&whole.registry),
-        ..Cluster::embedded(&crate::app::clock())
-    };
+    let cluster = without_topics(&whole);
     let config = project.config(&[]);
     cluster.broker.create_topics(&config.topics.specs(1)).unwrap();
     let kept = project.records(&whole).into_iter().skip(25);
@@ -347,10 +350,7 @@ fn records_that_cannot_be_decoded_are_skipped() {
 fn rows_written_by_an_earlier_release_count_once() {
     let (project, whole) = (Project::new(), Cluster::embedded(&crate::app::clock()));
     project.init(&whole, false).unwrap();
-    let cluster = Cluster {
-        registry: Arc::clone(&whole.registry),
-        ..Cluster::embedded(&crate::app::clock())
-    };
+    let cluster = without_topics(&whole);
     let config = project.config(&[]);
     cluster.broker.create_topics(&config.topics.specs(config.partitions)).unwrap();
     let topic = &config.topics.labelled_examples;
